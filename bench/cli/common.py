@@ -1,0 +1,33 @@
+"""What the commands share: the results folder, and how a user's mistake is told."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.files import UserError
+
+
+class FriendlyGroup(click.Group):
+    """A group whose commands tell a user's mistake in one line and exit with 2."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            click.echo(f"error: {' '.join(str(error).split())}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
+            ctx.exit(130)
+
+
+results_option = click.option(
+    "--results",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("results"),
+    envvar="BENCH_RESULTS",
+    show_default=True,
+    show_envvar=True,
+    help="Folder for everything that a run writes.",
+)

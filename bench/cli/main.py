@@ -1,0 +1,73 @@
+"""`bench`: run, table, plot, list, data, ui, doctor."""
+
+from pathlib import Path
+
+import click
+
+from bench.cli.common import FriendlyGroup, results_option
+from bench.cli.data import data
+from bench.cli.info import doctor, list_plugins
+from bench.cli.views import plot, table, ui
+
+
+@click.group(cls=FriendlyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+@click.version_option(package_name="skeleton-privacy-bench", prog_name="bench")
+def main() -> None:
+    """Measures how much of a person can be read out of anonymized skeleton clips, and how much action accuracy is left."""
+
+
+@main.command()
+@click.option("--dataset", default="synthetic", show_default=True, metavar="NAME[:KEY=VALUE,...]", help="Data set to measure on.")
+@click.option("--protocol", metavar="NAME", help="Split of the data set; its default one if not given.")
+@click.option("--anonymizer", default="all", show_default=True, metavar="A[,B...]", help="Anonymizers, or `all`.")
+@click.option(
+    "--attacker", default="all", show_default=True, metavar="X[,Y...]", help="Attackers, or `all` that the data supports."
+)
+@click.option("--threat", default="all", show_default=True, metavar="LEVEL[,...]", help="ignorant, semi-informed, or `all`.")
+@click.option("--preset", default="quick", show_default=True, metavar="NAME", help="Budget: quick, standard or paper.")
+@click.option("--seeds", type=int, help="Number of seeds; the preset's if not given.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+@click.option("--json", "json_file", metavar="FILE", help="Also write the rows as JSON; `-` writes them to standard output.")
+@click.option("--mlflow/--no-mlflow", default=True, show_default=True, help="Log the run to MLflow.")
+@results_option
+def run(
+    dataset: str,
+    protocol: str | None,
+    anonymizer: str,
+    attacker: str,
+    threat: str,
+    preset: str,
+    seeds: int | None,
+    device: str,
+    json_file: str | None,
+    mlflow: bool,
+    results: Path,
+) -> None:
+    """Train and evaluate every pair of anonymizer and attacker; print the trade-off table."""
+    from bench.cli.present import present
+    from bench.devices import choose_device
+    from bench.presets import get_preset
+    from bench.runner import make_plan, run_plan
+
+    budget = get_preset(preset)
+    chosen = choose_device(device)
+    plan = make_plan(
+        dataset=dataset,
+        protocol=protocol,
+        anonymizers=anonymizer,
+        attackers=attacker,
+        threats=threat,
+        preset=budget,
+        seeds=budget.seeds if seeds is None else seeds,
+        results=results,
+    )
+    result = run_plan(plan, results, chosen)
+    present(result, results, json_file=json_file, mlflow=mlflow)
+
+
+main.add_command(table)
+main.add_command(plot)
+main.add_command(ui)
+main.add_command(list_plugins, "list")
+main.add_command(data)
+main.add_command(doctor)

@@ -1,0 +1,53 @@
+"""Shows what a run measured: table, files, figure, MLflow, and an exit status that tells whether all of it ended well."""
+
+import sys
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from bench.report.pareto import pareto_figure, save_figure
+from bench.report.table import print_tables, write_csv, write_json_document
+from bench.runner import Result
+from bench.summary import measure_all
+
+
+def present(result: Result, results: Path, *, json_file: str | None, mlflow: bool) -> None:
+    """Prints the table and writes `table.csv`, `pareto.png`, the JSON file and the MLflow runs.
+
+    Raises:
+        click.exceptions.Exit: with status 1 if a pair failed.
+    """
+    measured = measure_all(result.records)
+    to_stdout = json_file == "-"
+    if json_file:
+        text = write_json_document(measured, result.failed, json_file)
+        if text:
+            click.echo(text)
+    if measured:
+        print_tables(measured, wide_console(stderr=to_stdout))
+        write_csv(measured, results / "table.csv")
+        first = measured[0].first
+        title = f"{first['dataset']}, protocol {first['protocol']['name']}, preset {first['preset']['name']}"
+        figure = save_figure(pareto_figure(measured, title), results / "pareto.png")
+        click.echo(f"table: {results / 'table.csv'}   Pareto figure: {figure}", err=True)
+    click.echo(f"{result.computed} of {len(result.records)} records computed now, the others were already there", err=True)
+    if measured and mlflow:
+        from bench.tracking import log_run
+
+        log_run(measured, results, " ".join(["bench", *sys.argv[1:]]))
+        click.echo("MLflow: run `bench ui` to see the runs", err=True)
+    if result.failed:
+        for failure in result.failed:
+            pair = f"{failure['anonymizer']} x {failure['attacker']}, {failure['threat']}, seed {failure['seed']}"
+            click.echo(f"FAILED {pair}: {failure['error']}", err=True)
+        click.echo(
+            f"{len(result.failed)} of {len(result.failed) + len(result.records)} pairs failed; run again to retry them", err=True
+        )
+        raise click.exceptions.Exit(1)
+
+
+def wide_console(*, stderr: bool = False) -> Console:
+    """A console that does not fold the table when its output goes to a file or a pipe."""
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=200)

@@ -1,0 +1,99 @@
+"""`bench table`, `bench plot` and `bench ui`: views of records that were measured before."""
+
+from pathlib import Path
+
+import click
+
+from bench.cli.common import results_option
+from bench.files import UserError
+
+
+def _filters(command):
+    for option in (
+        click.option("--dataset", metavar="NAME", help="Only this data set."),
+        click.option("--protocol", metavar="NAME", help="Only this protocol."),
+        click.option("--preset", metavar="NAME", help="Only this preset."),
+    ):
+        command = option(command)
+    return command
+
+
+def _measured(results: Path, dataset: str | None, protocol: str | None, preset: str | None):
+    """Everything that was measured, filtered.
+
+    Raises:
+        UserError: if there is nothing.
+    """
+    from bench.records import records
+    from bench.summary import measure_all
+
+    def wanted(data) -> bool:
+        name = data["protocol"]["name"]
+        return (
+            dataset in (None, data["dataset"], data["dataset"].partition(":")[0])
+            and protocol in (None, name, name.partition("/")[0])
+            and preset in (None, data["preset"]["name"])
+        )
+
+    found = [record for record in records(results / "records") if wanted(record.data)]
+    if not found:
+        raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
+    return measure_all(found)
+
+
+@click.command()
+@_filters
+@click.option("--json", "json_file", metavar="FILE", help="Also write the rows as JSON; `-` writes them to standard output.")
+@click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the rows as CSV.")
+@results_option
+def table(
+    dataset: str | None, protocol: str | None, preset: str | None, json_file: str | None, csv_file: Path | None, results: Path
+) -> None:
+    """Print the trade-off tables of everything measured so far."""
+    from bench.cli.present import wide_console
+    from bench.report.table import print_tables, write_csv, write_json_document
+
+    measured = _measured(results, dataset, protocol, preset)
+    if json_file:
+        text = write_json_document(measured, [], json_file)
+        if text:
+            click.echo(text)
+    if csv_file:
+        write_csv(measured, csv_file)
+    print_tables(measured, wide_console(stderr=json_file == "-"))
+
+
+@click.group()
+def plot() -> None:
+    """Draw figures of everything measured so far."""
+
+
+@plot.command()
+@_filters
+@click.option(
+    "--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG to write; by default one in the results folder."
+)
+@results_option
+def pareto(dataset: str | None, protocol: str | None, preset: str | None, out: Path | None, results: Path) -> None:
+    """Draw utility against leakage, one figure for each data set, protocol and preset."""
+    from bench.report.pareto import pareto_figure, save_figure
+
+    measured = _measured(results, dataset, protocol, preset)
+    groups = list(dict.fromkeys(m.group for m in measured))
+    if out and len(groups) > 1:
+        raise UserError(f"--out names one file, but there are {len(groups)} figures; choose with --dataset, --protocol, --preset")
+    for group in groups:
+        name, _, protocol_name, preset_name = group
+        file = out or results / f"pareto-{'-'.join(group)}.png".replace("/", "_").replace(":", "_").replace(",", "_")
+        rows = [m for m in measured if m.group == group]
+        click.echo(save_figure(pareto_figure(rows, f"{name}, protocol {protocol_name}, preset {preset_name}"), file))
+
+
+@click.command()
+@click.option("--port", default=5000, show_default=True, help="Port of the local server.")
+@results_option
+def ui(port: int, results: Path) -> None:
+    """Serve the MLflow pages of this results folder on this machine."""
+    from bench.server import serve
+
+    serve(results, port, announce=click.echo)

@@ -1,0 +1,140 @@
+"""Clips in memory: ragged rows on a device, windowed there a batch at a time.
+
+A `ClipSet` is to training what a clip store is to the disk: the same rows and index, as tensors. Where the rows fit, they
+lie on the device once and every batch is a gather; there is no loader process and no padded copy.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.data.store import ClipStore
+from bench.skeleton import Layout
+
+SAMPLINGS = ("uniform", "window", "cyclic")
+
+
+@dataclass(frozen=True)
+class ClipSet:
+    """Ragged clips on one device.
+
+    Args:
+        rows: (R, 3, V) float32, metres; a clip of T frames and M bodies owns T * M consecutive rows (frame by frame).
+        first, lengths, bodies: (N,) int64: first row, frames and bodies of each clip.
+        names: (N,) clip names; what a clip's randomness hangs on.
+        layout: Layout of the joints.
+        num_bodies: Bodies of every batch; absent ones are exactly zero.
+        frame_rate: Frames per second.
+    """
+
+    rows: Tensor
+    first: Tensor
+    lengths: Tensor
+    bodies: Tensor
+    names: np.ndarray
+    layout: Layout
+    num_bodies: int
+    frame_rate: float
+
+    @classmethod
+    def from_store(cls, store: ClipStore, device: torch.device | str = "cpu") -> "ClipSet":
+        """All clips of a store; the rows are copied to the device."""
+        first, lengths, bodies = torch.from_numpy(np.ascontiguousarray(store.index.T)).to(device)
+        rows = torch.from_numpy(np.array(store.rows)).to(device)
+        names = store.labels["clip"].to_numpy(dtype=object)
+        return cls(rows, first, lengths, bodies, names, store.layout, store.num_bodies, float(store.meta["frame_rate"]))
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def device(self) -> torch.device:
+        return self.rows.device
+
+    def subset(self, indices: np.ndarray) -> "ClipSet":
+        """The clips at these indices; rows are shared, not copied."""
+        at = torch.as_tensor(indices, device=self.device)
+        return replace(self, first=self.first[at], lengths=self.lengths[at], bodies=self.bodies[at], names=self.names[indices])
+
+    def with_rows(self, rows: Tensor) -> "ClipSet":
+        """The same clips with other coordinates (R, 3, V)."""
+        if rows.shape != self.rows.shape:
+            raise ValueError(f"expected rows of shape {tuple(self.rows.shape)}, got {tuple(rows.shape)}")
+        return replace(self, rows=rows)
+
+    def gather(self, clips: Tensor, frames: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Picks frames of clips.
+
+        Args:
+            clips: (N,) int64 clip indices.
+            frames: (N, T) int64 frame numbers, each below its clip's length.
+            valid: (N, T) bool; frames that are False come out as zero.
+
+        Returns:
+            (N, 3, T, V, M) float32; bodies that a clip does not have are zero.
+        """
+        body = torch.arange(self.num_bodies, device=self.device)
+        count = self.bodies[clips, None, None]  # (N, 1, 1)
+        there = (body < count).expand(*frames.shape, -1)  # (N, T, M)
+        if valid is not None:
+            there = there & valid[..., None]
+        rows = self.first[clips, None, None] + frames[..., None] * count + body  # (N, T, M)
+        out = self.rows[torch.where(there, rows, 0)]  # (N, T, M, 3, V)
+        if not bool(there.all()):
+            out = out * there[..., None, None]
+        return out.permute(0, 3, 1, 4, 2)  # (N, 3, T, V, M)
+
+    def whole(self, clips: Tensor) -> Tensor:
+        """Whole clips, padded with zeros to the longest: (N, 3, T, V, M)."""
+        lengths = self.lengths[clips]
+        frames = torch.arange(int(lengths.max()), device=self.device).expand(len(clips), -1)
+        valid = frames < lengths[:, None]
+        return self.gather(clips, torch.where(valid, frames, 0), valid)
+
+    def windows(self, clips: Tensor, size: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
+        """Clips cut to `size` frames each: (N, 3, size, V, M).
+
+        Args:
+            clips: (N,) int64 clip indices.
+            size: Frames of a window.
+            sampling: "uniform": one frame from each of `size` equal segments of the whole clip; "window": `size` consecutive
+                frames; "cyclic": from the first frame on, as the published pipelines do. Clips that are too short start again.
+            generator: Draws the frame within each segment, or the window's start. Without it, the middle is taken.
+        """
+        lengths = self.lengths[clips, None]  # (N, 1)
+        steps = torch.arange(size, device=self.device)
+        if sampling == "uniform":
+            at = torch.full((len(clips), size), 0.5, device=self.device)
+            if generator is not None:
+                at = torch.rand((len(clips), size), generator=generator, device=self.device)
+            frames = ((steps + at) * (lengths / size)).long().clamp_max(lengths - 1)
+        elif sampling == "window":
+            spare = (lengths - size).clamp_min(0)
+            start = spare // 2
+            if generator is not None:
+                draw = torch.rand((len(clips), 1), generator=generator, device=self.device)
+                start = (draw * (spare + 1)).long()
+            frames = (start + steps) % lengths
+        elif sampling == "cyclic":
+            frames = steps % lengths
+        else:
+            raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
+        return self.gather(clips, frames)
+
+    def batches(self, size: int) -> Iterator[Tensor]:
+        """Clip indices in order, `size` at a time."""
+        return iter(torch.arange(len(self), device=self.device).split(size))
+
+
+def rotate_about_vertical(clips: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
+    """Turns each clip (N, 3, T, V, M) about its third axis by an angle drawn uniformly from ±`degrees`.
+
+    In normalised clips the third axis points along the spine, so this is a change of the camera's bearing.
+    """
+    angle = (torch.rand(len(clips), generator=generator, device=clips.device) * 2 - 1) * (degrees * torch.pi / 180)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    turn = torch.stack([cos, -sin, zero, sin, cos, zero, zero, zero, zero + 1], dim=1).view(-1, 3, 3)
+    return torch.einsum("nij,njtvm->nitvm", turn, clips)

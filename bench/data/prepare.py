@@ -1,0 +1,71 @@
+"""From a data set's files to its clip store below the results folder."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from bench.data.dataset import DataError, Dataset
+from bench.data.store import ClipStore, ClipWriter
+from bench.skeleton import get_layout
+from bench.specs import Spec
+
+
+def store_path(results: Path, spec: Spec) -> Path:
+    """Where the clip store of a data set lies: one folder a data set, or one a set of parameters where nothing is read."""
+    name = spec.plugin.name
+    return results / "data" / (name if spec.value.needs_source else f"{name}-{spec.digest}")
+
+
+def prepare(
+    spec: Spec, source: Path | None, results: Path, progress: Callable[[int, int], None] = lambda done, total: None
+) -> ClipStore:
+    """Reads a data set into its clip store, replacing an earlier one.
+
+    Raises:
+        DataError: if the source is missing or cannot be read; nothing is left behind.
+    """
+    dataset: Dataset = spec.value
+    if dataset.needs_source and source is None:
+        raise DataError(f"{spec.plugin.name} needs the files that its owners distribute; name their folder with --source PATH")
+    if source is not None and not dataset.needs_source:
+        raise DataError(f"{spec.plugin.name} is generated and reads no files; leave --source out")
+    if source is not None and not source.exists():
+        raise DataError(f"{source} does not exist; --source takes the folder or archive of {spec.plugin.name}")
+    meta = {
+        "dataset": str(spec) if not dataset.needs_source else spec.plugin.name,
+        "provider": spec.plugin.provider,
+        "frame_rate": dataset.frame_rate,
+        "licence": dataset.licence,
+        "citation": dataset.citation,
+        "reader_version": dataset.reader_version,
+        "actions": {str(number): name for number, name in dataset.actions().items()},
+    }
+    path = store_path(results, spec)
+    with ClipWriter(path, get_layout(dataset.layout), meta) as writer:
+        dataset.read(source, writer, progress)
+    return ClipStore.open(path)
+
+
+def open_or_prepare(spec: Spec, results: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> ClipStore:
+    """The clip store of a data set, prepared first if that needs nothing from the user.
+
+    A data set with files is looked up where collections usually keep it, below the folder named by `BENCH_DATA`.
+
+    Raises:
+        DataError: if the data set was not prepared and its files are not known.
+    """
+    path = store_path(results, spec)
+    dataset: Dataset = spec.value
+    if path.exists():
+        store = ClipStore.open(path)
+        if store.meta["reader_version"] == dataset.reader_version:
+            return store
+        if dataset.needs_source:
+            raise DataError(f"{path} was written by an older reader; run: bench data prepare {spec.plugin.name} --source PATH")
+    if not dataset.needs_source:
+        return prepare(spec, None, results, progress)
+    collection = os.environ.get("BENCH_DATA", "")
+    usual = Path(collection) / dataset.usual_source
+    if collection and dataset.usual_source and usual.exists():
+        return prepare(spec, usual, results, progress)
+    raise DataError(f"{spec.plugin.name} is not prepared in {results}; run: bench data prepare {spec.plugin.name} --source PATH")

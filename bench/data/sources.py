@@ -1,0 +1,137 @@
+"""Where the files of a data set come from: a folder, or an archive, or a folder of archives, always in the same order."""
+
+import lzma
+import re
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from bench.data.dataset import DataError
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")
+_DAMAGED = (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
+
+
+@dataclass(frozen=True)
+class Member:
+    """One file of a source.
+
+    Args:
+        name: Name without folders, e.g. `a1_s1_t1_skeleton.mat`.
+        place: Where it lies, for messages: a path, or "member of archive".
+        remedy: What to do if it is damaged.
+        content: Reads it.
+    """
+
+    name: str
+    place: str
+    remedy: str
+    content: Callable[[], bytes]
+
+    def read(self) -> bytes:
+        """The file's bytes.
+
+        Raises:
+            DataError: if it cannot be read.
+        """
+        try:
+            return self.content()
+        except _DAMAGED as error:
+            raise DataError(f"{self.place} cannot be read ({_short(error)}); {self.remedy}") from error
+
+    def error(self, problem: str) -> DataError:
+        """An error that names the file, what is wrong with it and the remedy."""
+        return DataError(f"{self.place}: {problem}; {self.remedy}")
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a source, by name and then by place; `unopened` names archives that lie beside the unpacked files."""
+
+    members: list[Member]
+    unopened: list[str]
+
+
+def is_archive(path: Path) -> bool:
+    return path.name.lower().endswith(ARCHIVES)
+
+
+@contextmanager
+def open_source(source: Path, pattern: str, expected: str) -> Iterator[Source]:
+    """Finds the files of a folder (with its subfolders) or an archive whose names match.
+
+    A folder with no such file is searched for archives. Archives beside unpacked files are not opened: the files win.
+
+    Args:
+        source: Folder or archive.
+        pattern: Regular expression for a whole file name.
+        expected: What was looked for, e.g. "*.skeleton files", for messages.
+
+    Raises:
+        DataError: if there is no such file, an archive is damaged, or two files have the same name.
+    """
+    with ExitStack() as stack:
+        archives: list[Path] = []
+        if source.is_dir():
+            paths = sorted(path for path in source.rglob("*") if not path.name.startswith("."))
+            archives = [path for path in paths if is_archive(path) and path.is_file()]
+            members = [
+                Member(path.name, str(path), "copy it again, or delete it to leave the clip out", path.read_bytes)
+                for path in paths
+                if re.fullmatch(pattern, path.name) and path.is_file()
+            ]
+        elif is_archive(source):
+            members = _members(source, pattern, stack)
+        else:
+            raise DataError(f"{source} is neither a folder nor an archive ({', '.join(ARCHIVES)}); expected {expected}")
+        unopened = [path.name for path in archives] if members else []
+        if not members:
+            members = [member for path in archives for member in _members(path, pattern, stack)]
+        if not members:
+            raise DataError(f"no {expected} in {source}, nor in an archive there")
+        members.sort(key=lambda member: (member.name, member.place))
+        for one, other in zip(members, members[1:], strict=False):
+            if one.name == other.name:
+                raise DataError(f"{one.name} occurs twice: {one.place} and {other.place}; remove one of them")
+        yield Source(members, unopened)
+
+
+def _members(archive: Path, pattern: str, stack: ExitStack) -> list[Member]:
+    try:
+        found = (_zip if archive.name.lower().endswith(".zip") else _tar)(archive, pattern, stack)
+    except _DAMAGED as error:
+        raise DataError(f"{archive} is damaged or cut short ({_short(error)}); copy it again") from error
+    remedy = f"copy {archive.name} again, or unpack it, delete that file and name the folder"
+    return [Member(PurePosixPath(name).name, f"{name} of {archive}", remedy, content) for name, content in found]
+
+
+def _wanted(name: str, pattern: str) -> bool:
+    return re.fullmatch(pattern, PurePosixPath(name).name) is not None
+
+
+def _zip(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Callable[[], bytes]]]:
+    file = stack.enter_context(zipfile.ZipFile(archive))
+    return [(name, lambda name=name: file.read(name)) for name in file.namelist() if _wanted(name, pattern)]
+
+
+def _tar(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Callable[[], bytes]]]:
+    """Members of a tape archive. It can only be read from end to end, so what is wanted is unpacked to a temporary folder."""
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
+    found = []
+    with tarfile.open(archive, "r|*") as file:
+        for entry in file:
+            if entry.isfile() and _wanted(entry.name, pattern):
+                path = folder / f"{len(found)}"  # not the member's own name, which could lead out of the folder
+                with file.extractfile(entry) as content:
+                    path.write_bytes(content.read())
+                found.append((entry.name, path.read_bytes))
+    return found
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

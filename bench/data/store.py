@@ -1,0 +1,231 @@
+"""The ragged clip store: all frames of all clips end to end, memory-mapped, with a table of labels beside them.
+
+One folder:
+
+    frames.npy    (R, 3, V) float32, metres. A clip of T frames and M bodies owns T * M consecutive rows, frame by frame,
+                  and within a frame body by body. A body that is absent in a frame is exactly zero.
+    index.npy     (N, 3) int64: first row, frames and bodies of each clip.
+    labels.csv    one row a clip: `clip` (unique name), `action`, `subject`, `performance`, and whatever else is known
+                  (`camera`, `setup`, `replication`, `gender`, ...). An empty cell is missing.
+    meta.json     data set, layout, frame rate, licence, citation, reader version, skipped files, fingerprint.
+
+Nothing is padded on disk. The fingerprint is a digest of rows, index, labels and layout: two stores with equal fingerprints
+hold the same data.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+
+from bench.files import UserError, atomic_folder, read_json, write_json
+from bench.skeleton import Layout, get_layout
+
+SCHEMA = 1
+REQUIRED_LABELS = ("clip", "action", "subject", "performance")
+
+
+class StoreError(UserError):
+    """A clip store is missing, damaged or of another schema."""
+
+
+class ClipWriter:
+    """Writes a clip store, clip by clip, in flat memory. The folder appears whole on a clean exit, or not at all.
+
+    Args:
+        path: Folder to create; an existing store there is replaced.
+        layout: Layout of the clips.
+        meta: What else `meta.json` states (JSON values). `skipped` may be filled while writing by `skip`.
+    """
+
+    def __init__(self, path: Path, layout: Layout, meta: Mapping[str, Any]):
+        self._folder = atomic_folder(Path(path))
+        self._layout = layout
+        self._meta = dict(meta)
+        self._index: list[tuple[int, int, int]] = []
+        self._labels: list[Mapping[str, Any]] = []
+        self._names: set[str] = set()
+        self._skipped: list[dict[str, str]] = []
+        self._rows = 0
+        self._hash = hashlib.sha256()
+
+    def __enter__(self) -> "ClipWriter":
+        self._path = self._folder.__enter__()
+        self._file = (self._path / "frames.npy").open("wb")
+        self._write_header()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if kind is None:
+                self._finish()
+        except BaseException as failure:
+            self._file.close()
+            self._folder.__exit__(type(failure), failure, failure.__traceback__)
+            raise
+        self._file.close()
+        self._folder.__exit__(kind, error, trace)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def add(self, clip: np.ndarray, labels: Mapping[str, Any]) -> None:
+        """Appends a clip (3, T, V, M) in metres; trailing bodies that are absent throughout are dropped.
+
+        Raises:
+            ValueError: if the shape does not fit the layout, a coordinate is not finite, no body is present, a required
+                label is missing or the clip's name is already taken.
+        """
+        missing = [column for column in REQUIRED_LABELS if labels.get(column) in (None, "")]
+        if missing:
+            raise ValueError(f"clip {labels.get('clip')!r}: no value for {', '.join(missing)}")
+        name = str(labels["clip"])
+        if name in self._names:
+            raise ValueError(f"clip {name!r} was already written")
+        if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != self._layout.num_joints or not clip.shape[1]:
+            raise ValueError(f"clip {name!r}: expected shape (3, T, {self._layout.num_joints}, M), got {clip.shape}")
+        if not np.isfinite(clip).all():
+            raise ValueError(f"clip {name!r}: {int((~np.isfinite(clip)).sum())} coordinates are not finite")
+        present = np.flatnonzero(clip.any(axis=(0, 1, 2)))
+        if not present.size:
+            raise ValueError(f"clip {name!r}: no body is present")
+        bodies = int(present[-1]) + 1
+        rows = np.ascontiguousarray(clip[..., :bodies].transpose(1, 3, 0, 2), dtype="<f4")  # (T, M, 3, V)
+        data = rows.tobytes()
+        self._file.write(data)
+        self._hash.update(data)
+        self._index.append((self._rows, clip.shape[1], bodies))
+        self._rows += clip.shape[1] * bodies
+        self._labels.append(dict(labels))
+        self._names.add(name)
+
+    def skip(self, name: str, reason: str) -> None:
+        """Notes a file or clip that is left out, and by which rule."""
+        self._skipped.append({"clip": name, "reason": reason})
+
+    def _write_header(self) -> None:
+        # numpy pads the header so that a larger first axis fits later in the same number of bytes.
+        shape = (self._rows, 3, self._layout.num_joints)
+        np.lib.format.write_array_header_1_0(self._file, {"descr": "<f4", "fortran_order": False, "shape": shape})
+
+    def _finish(self) -> None:
+        if not self._index:
+            raise StoreError(f"no clip could be read ({len(self._skipped)} skipped)")
+        self._file.seek(0)
+        self._write_header()
+        index = np.asarray(self._index, dtype="<i8")
+        np.save(self._path / "index.npy", index)
+        text = _labels_csv(self._labels)
+        (self._path / "labels.csv").write_text(text, encoding="utf-8", newline="")
+        for part in (index.tobytes(), text.encode(), self._layout.name.encode()):
+            self._hash.update(part)
+        meta = {
+            **self._meta,
+            "schema": SCHEMA,
+            "layout": self._layout.name,
+            "units": "metres",
+            "skipped": self._skipped,
+            "clips": len(index),
+            "frames": int(index[:, 1].sum()),
+            "fingerprint": self._hash.hexdigest()[:16],
+        }
+        write_json(self._path / "meta.json", meta)
+
+
+def _labels_csv(labels: Sequence[Mapping[str, Any]]) -> str:
+    extra = {column: None for row in labels for column in row if column not in REQUIRED_LABELS}
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, [*REQUIRED_LABELS, *extra], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(labels)
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class ClipStore:
+    """A clip store on disk, opened for reading; frames stay memory-mapped.
+
+    Args:
+        path: Folder of the store.
+        meta: Content of `meta.json`.
+        index: (N, 3) int64: first row, frames and bodies of each clip.
+    """
+
+    path: Path
+    meta: Mapping[str, Any]
+    index: np.ndarray
+
+    @classmethod
+    def open(cls, path: Path) -> "ClipStore":
+        """Opens a store and checks that its parts belong together.
+
+        Raises:
+            StoreError: if a file is missing, damaged, or written by another schema.
+        """
+        path = Path(path)
+        try:
+            meta = read_json(path / "meta.json")
+            index = np.load(path / "index.npy", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} is not a whole clip store ({error}); prepare the data again") from error
+        if meta.get("schema") != SCHEMA:
+            raise StoreError(f"{path} has schema {meta.get('schema')}, this version reads {SCHEMA}; prepare the data again")
+        store = cls(path, meta, index)
+        rows = int((index[:, 1] * index[:, 2]).sum())
+        if store.rows.shape != (rows, 3, store.layout.num_joints):
+            raise StoreError(
+                f"{path / 'frames.npy'} holds {store.rows.shape}, its index asks for {rows} rows; prepare the data again"
+            )
+        return store
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.clip(i) for i in range(len(self)))
+
+    @property
+    def layout(self) -> Layout:
+        return get_layout(self.meta["layout"])
+
+    @property
+    def fingerprint(self) -> str:
+        return self.meta["fingerprint"]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(N,) frames of each clip."""
+        return self.index[:, 1]
+
+    @property
+    def num_bodies(self) -> int:
+        """Largest number of bodies in a clip."""
+        return int(self.index[:, 2].max())
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """(R, 3, V) float32, memory-mapped, read-only."""
+        try:
+            return np.load(self.path / "frames.npy", mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{self.path / 'frames.npy'} cannot be read ({error}); prepare the data again") from error
+
+    @cached_property
+    def labels(self) -> Any:
+        """The table of labels (pandas): strings where a column holds text, nullable integers where it holds numbers."""
+        import pandas as pd
+
+        return pd.read_csv(self.path / "labels.csv", dtype={"clip": str, "performance": str}).convert_dtypes()
+
+    def clip(self, i: int) -> np.ndarray:
+        """Clip `i` as (3, T, V, M)."""
+        first, frames, bodies = self.index[i]
+        rows = self.rows[first : first + frames * bodies]
+        return rows.reshape(frames, bodies, 3, -1).transpose(2, 0, 3, 1)

@@ -1,0 +1,32 @@
+"""Chooses the device once, and says what is there."""
+
+import torch
+
+from bench.files import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device to compute on.
+
+    Args:
+        name: "auto" (a GPU if there is one), "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        UserError: if a GPU is asked for that is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise UserError(f"no device named {name!r}; use auto, cpu, cuda or cuda:N") from None
+    if device.type not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not supported; use auto, cpu, cuda or cuda:N")
+    if device.type == "cuda":
+        count = torch.cuda.device_count()
+        if not count:
+            built = "this build of torch has no CUDA" if not torch.backends.cuda.is_built() else "torch finds no GPU"
+            raise UserError(f"device {name!r} is not there ({built}); use --device cpu or --device auto")
+        if (device.index or 0) >= count:
+            raise UserError(f"device {name!r} is not there; this machine has cuda:0 to cuda:{count - 1}")
+    return device

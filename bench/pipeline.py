@@ -1,0 +1,329 @@
+"""One pair, end to end: prepare, fit the anonymizer, release, train, predict, record.
+
+Each step is a stage of the store, so a grid computes what its pairs share once: the raw-trained attackers and action classifiers,
+one release for every attacker.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache, cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from bench import classifiers
+from bench.anonymizer import anonymize
+from bench.data import normalisation
+from bench.data.clips import ClipSet
+from bench.data.store import ClipStore, ClipWriter
+from bench.files import digest
+from bench.presets import Preset
+from bench.protocols import ACTION, Part, Protocol, anonymizer_part, instantiate
+from bench.specs import Spec
+from bench.stages import Output, StageStore
+from bench.threat import Threat
+from bench.training import Progress
+
+# Raised whenever a stage's code would give another output for the same inputs.
+VERSIONS = {"normalise": 1, "fit": 1, "release": 1, "train": 1, "predict": 1}
+NORMALISATION = "view"
+
+Step = Callable[[str], AbstractContextManager[Progress]]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that determines one record, apart from the data, the protocol and the preset that a `Bench` fixes."""
+
+    anonymizer: Spec
+    attacker: Spec
+    threat: Threat
+    seed: int
+
+    @property
+    def target(self) -> str:
+        return self.attacker.value.target
+
+    def __str__(self) -> str:
+        return f"{self.anonymizer} x {self.attacker}, {self.threat.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """Clips as somebody sees them: raw, released by the holder, or anonymized by the attacker.
+
+    Args:
+        path: `.npy` file of the rows.
+        content: Digest of the rows' bytes: equal clips have equal digests, whoever made them.
+    """
+
+    path: Path
+    content: str
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Class probabilities (n, K) float32 of the test clips of one part, and the stage they came from."""
+
+    scores: np.ndarray
+    stage: Output
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All predictions of one job.
+
+    Args:
+        attack: The attacker's scores on the released test clips.
+        action_reference: Raw-trained action classifier on raw clips.
+        action_raw: Raw-trained action classifier on released clips.
+        action_retrained: Action classifier trained on released clips, on released clips.
+        training: What the attacker reported about its training.
+        stages: Name to key and content of every stage this rests on.
+    """
+
+    attack: np.ndarray
+    action_reference: np.ndarray
+    action_raw: np.ndarray
+    action_retrained: np.ndarray
+    training: Mapping[str, Any]
+    stages: Mapping[str, Mapping[str, str]]
+
+
+class Bench:
+    """Evaluates jobs on one data set under one protocol and preset.
+
+    Args:
+        dataset: Spec of the data set.
+        store: Its clip store.
+        protocol: How it is split.
+        preset: Budget.
+        stages: Where finished stages lie.
+        device: Where to compute.
+        step: Context manager factory that shows one piece of work to people.
+    """
+
+    def __init__(
+        self,
+        dataset: Spec,
+        store: ClipStore,
+        protocol: Protocol,
+        preset: Preset,
+        stages: StageStore,
+        device: torch.device,
+        step: Step,
+    ):
+        self.dataset = dataset
+        self.protocol = protocol
+        self.preset = preset
+        self.stages = stages
+        self.device = device
+        self._step = step
+        self._source = store
+        self._rows = lru_cache(maxsize=4)(self._load_rows)
+
+    # Data
+
+    @cached_property
+    def parts(self) -> dict[str, Part]:
+        """The part of every target that the data set has labels for."""
+        labels = self._source.labels
+        have = [t for t in self.protocol.splits if t in labels and labels[t].notna().any()]
+        return {target: self.part(target) for target in have}
+
+    @cache  # noqa: B019 - a Bench lives as long as its process
+    def part(self, target: str) -> Part:
+        """The protocol's part for a target.
+
+        Raises:
+            ProtocolError: if the data cannot support it.
+        """
+        return instantiate(self.protocol, target, self._source.labels, str(self.dataset))
+
+    @cached_property
+    def clip_names(self) -> np.ndarray:
+        return self._source.labels["clip"].to_numpy(dtype=str)
+
+    @property
+    def fingerprint(self) -> str:
+        return self._source.fingerprint
+
+    @cached_property
+    def _normalised(self) -> Output:
+        def compute(folder: Path) -> Mapping[str, Any]:
+            meta = {"dataset": str(self.dataset), "frame_rate": self._source.meta["frame_rate"], "normalisation": NORMALISATION}
+            with ClipWriter(folder / "clips", self._source.layout, meta) as writer:
+                normalisation.normalise_store(self._source, writer, NORMALISATION)
+            return {"rows": _rows_digest(ClipStore.open(folder / "clips").rows)}
+
+        inputs = {"data": self.fingerprint, "method": NORMALISATION, "code": normalisation.VERSION}
+        with self._step(f"normalise {self.dataset}"):
+            return self.stages.run("normalise", VERSIONS["normalise"], inputs, compute)
+
+    @cached_property
+    def _clips(self) -> ClipSet:
+        return ClipSet.from_store(ClipStore.open(self._normalised.path / "clips"), self.device)
+
+    def _load_rows(self, path: Path) -> torch.Tensor:
+        return torch.from_numpy(np.load(path, allow_pickle=False)).to(self.device)
+
+    def clips(self, release: Release) -> ClipSet:
+        """All clips of the data set as `release` shows them."""
+        return self._clips.with_rows(self._rows(release.path))
+
+    @property
+    def raw(self) -> Release:
+        """The normalised clips, as they are without an anonymizer."""
+        return Release(self._normalised.path / "clips" / "frames.npy", self._normalised.info["rows"])
+
+    # Stages
+
+    def fit(self, anonymizer: Spec, seed: int) -> Output:
+        """What the anonymizer learns from the clips that no target tests."""
+        part = anonymizer_part(self.parts)
+        value = anonymizer.value
+
+        def compute(folder: Path) -> None:
+            clips = self.clips(self.raw).subset(part)
+            labels = {t: torch.from_numpy(self.parts[t].labels[part]).to(self.device) for t in self.parts}
+            with self._step(f"fit {anonymizer}"):
+                state = value.fit(clips, labels, torch.Generator(self.device).manual_seed(seed))
+            save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / "state.safetensors")
+
+        inputs: dict[str, Any] = {"anonymizer": anonymizer.describe()}
+        if value.learns:
+            inputs |= {"clips": self.raw.content, "part": digest(part.tolist()), "seed": seed}
+        return self.stages.run("fit", VERSIONS["fit"], inputs, compute)
+
+    def release(self, anonymizer: Spec, seed: int, draw: str) -> Release:
+        """Every clip of the data set, anonymized with the randomness of `draw` ("holder/0", "attacker/0")."""
+        fitted = self.fit(anonymizer, seed)
+
+        def compute(folder: Path) -> Mapping[str, Any]:
+            state = load_file(fitted.path / "state.safetensors", device=str(self.device))
+            with self._step(f"release {anonymizer} ({draw})"):
+                rows = anonymize(anonymizer.value, state, self.clips(self.raw), seed=seed, draw=draw).cpu().numpy()
+            np.save(folder / "frames.npy", rows)
+            return {"rows": _rows_digest(rows)}
+
+        inputs: dict[str, Any] = {"anonymizer": anonymizer.describe(), "fitted": fitted.content, "clips": self.raw.content}
+        if anonymizer.value.stochastic:
+            inputs |= {"seed": seed, "draw": draw}
+        output = self.stages.run("release", VERSIONS["release"], inputs, compute)
+        return Release(output.path / "frames.npy", output.info["rows"])
+
+    def train_attacker(self, attacker: Spec, release: Release, seed: int, seen: str) -> Output:
+        """An attacker that learnt from these clips; `seen` says in words which they are."""
+        part = self.part(attacker.value.target)
+
+        def compute(folder: Path) -> Mapping[str, Any]:
+            with self._step(f"train {attacker} on {seen}") as report:
+                return attacker.value.fit(self.clips(release), part, self.preset, folder, seed=seed, progress=report)
+
+        return self._train({"attacker": attacker.describe()}, part, release, seed, compute)
+
+    def train_utility(self, release: Release, seed: int, seen: str) -> Output:
+        """An action classifier that learnt from these clips."""
+        part, backbone = self.part(ACTION), self.preset.utility_backbone
+
+        def compute(folder: Path) -> Mapping[str, Any]:
+            clips = self.clips(release)
+            with self._step(f"train action classifier on {seen}") as report:
+                return classifiers.fit_classifier(backbone, clips, part, self.preset.training, folder, seed=seed, progress=report)
+
+        return self._train({"utility": backbone}, part, release, seed, compute)
+
+    def _train(self, who: Mapping[str, Any], part: Part, release: Release, seed: int, compute: Callable) -> Output:
+        inputs = {
+            **who,
+            "preset": dataclasses.asdict(self.preset.training),
+            "part": part.digest,
+            "clips": release.content,
+            "layout": self._source.meta["layout"],
+            "seed": seed,
+        }
+        return self.stages.run("train", VERSIONS["train"], inputs, compute)
+
+    def predict_attacker(self, attacker: Spec, trained: Output, release: Release) -> Prediction:
+        part = self.part(attacker.value.target)
+        return self._predict(
+            {"attacker": attacker.describe()},
+            trained,
+            part,
+            release,
+            lambda: attacker.value.scores(self.clips(release), part.test, part, self.preset, trained.path),
+        )
+
+    def predict_utility(self, trained: Output, release: Release) -> Prediction:
+        part, backbone, config = self.part(ACTION), self.preset.utility_backbone, self.preset.training
+        return self._predict(
+            {"utility": backbone},
+            trained,
+            part,
+            release,
+            lambda: classifiers.classifier_scores(backbone, self.clips(release), part.test, part, config, trained.path),
+        )
+
+    def _predict(
+        self, who: Mapping[str, Any], trained: Output, part: Part, release: Release, score: Callable[[], np.ndarray]
+    ) -> Prediction:
+        def compute(folder: Path) -> None:
+            scores = score()
+            if scores.shape != (len(part.test), len(part.classes)) or not np.isfinite(scores).all():
+                raise ValueError(f"expected finite scores of shape {(len(part.test), len(part.classes))}, got {scores.shape}")
+            np.save(folder / "scores.npy", scores.astype(np.float32))
+
+        inputs = {
+            **who,
+            "preset": dataclasses.asdict(self.preset.training),
+            "model": trained.content,
+            "clips": release.content,
+            "part": part.digest,
+            "test": digest(part.test.tolist()),
+        }
+        output = self.stages.run("predict", VERSIONS["predict"], inputs, compute)
+        return Prediction(np.load(output.path / "scores.npy", allow_pickle=False), output)
+
+    # Jobs
+
+    def evaluate(self, job: Job) -> Outcome:
+        """Computes, or finds, all that one record rests on."""
+        seed, name = job.seed, str(job.anonymizer)
+        holder = self.release(job.anonymizer, seed, "holder/0")
+        learnt_from, seen = self.raw, "raw clips"
+        if job.threat.anonymizes:
+            learnt_from, seen = self.release(job.anonymizer, seed, "attacker/0"), f"clips anonymized by {name}"
+        trained = self.train_attacker(job.attacker, learnt_from, seed, seen)
+        raw_model = self.train_utility(self.raw, seed, "raw clips")
+        retrained_model = self.train_utility(holder, seed, f"clips anonymized by {name}")
+        predictions = {
+            "attack": self.predict_attacker(job.attacker, trained, holder),
+            "action_reference": self.predict_utility(raw_model, self.raw),
+            "action_raw": self.predict_utility(raw_model, holder),
+            "action_retrained": self.predict_utility(retrained_model, holder),
+        }
+        stages = {
+            "fit": self.fit(job.anonymizer, seed),
+            "attacker": trained,
+            "utility_raw": raw_model,
+            "utility_retrained": retrained_model,
+            **{f"predict_{which}": prediction.stage for which, prediction in predictions.items()},
+        }
+        return Outcome(
+            **{which: prediction.scores for which, prediction in predictions.items()},
+            training=trained.info,
+            stages={
+                "release": {"content": holder.content},
+                **{which: {"key": output.key, "content": output.content} for which, output in stages.items()},
+            },
+        )
+
+
+def _rows_digest(rows: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()[:16]

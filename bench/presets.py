@@ -1,0 +1,151 @@
+"""Presets: the budgets under which results may be compared. A preset's name and values are part of a record's identity."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from bench.files import UserError
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How a classifier is trained.
+
+    Args:
+        width: Factor on the backbone's channels; 1 is the published network.
+        frames: Frames of a window.
+        sampling: How a window is cut: "uniform", "window" or "cyclic" (`ClipSet.windows`).
+        rotate: Augmentation: random turn about the vertical, ± degrees.
+        epochs: Most passes over the training clips.
+        patience: Epochs without a better validation loss after which training ends early; 0 never ends early.
+        batch: Clips of a batch.
+        lr: Peak learning rate of SGD with Nesterov momentum 0.9.
+        warmup: Epochs of linear warm-up.
+        schedule: "cosine" to zero, or "step": times 0.1 at each of `steps`.
+        steps: Epochs of the "step" schedule.
+        weight_decay: Base weight decay; a backbone may scale it for some of its parameters.
+        balanced: Whether the loss weighs classes by the inverse of their frequency.
+        label_smoothing: Share of the target probability spread over all classes.
+        clip_norm: Largest norm of the gradient; 0 does not limit it.
+        choose_best: Whether the epoch with the lowest validation loss is kept, rather than the last.
+        published_gradients: Whether a backbone uses its authors' own gradients where they differ from the true ones.
+    """
+
+    width: float
+    frames: int
+    sampling: str
+    rotate: float
+    epochs: int
+    patience: int
+    batch: int
+    lr: float
+    warmup: int
+    schedule: str
+    steps: tuple[int, ...]
+    weight_decay: float
+    balanced: bool
+    label_smoothing: float
+    clip_norm: float
+    choose_best: bool
+    published_gradients: bool
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A budget.
+
+    Args:
+        name: Name on the command line.
+        summary: One line for people.
+        utility_backbone: Backbone of the action classifiers that measure utility.
+        training: How every classifier is trained, action classifiers and neural attackers alike.
+        seeds: Seeds that are run unless the user asks for another number.
+    """
+
+    name: str
+    summary: str
+    utility_backbone: str
+    training: TrainingConfig
+    seeds: int
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+_QUICK = TrainingConfig(
+    width=0.25,
+    frames=32,
+    sampling="uniform",
+    rotate=15.0,
+    epochs=30,
+    patience=8,
+    batch=32,
+    lr=0.1,
+    warmup=2,
+    schedule="cosine",
+    steps=(),
+    weight_decay=1e-4,
+    balanced=False,
+    label_smoothing=0.0,
+    clip_norm=5.0,
+    choose_best=True,
+    published_gradients=False,
+)
+_STANDARD = TrainingConfig(
+    width=1.0,
+    frames=64,
+    sampling="uniform",
+    rotate=15.0,
+    epochs=60,
+    patience=0,
+    batch=64,
+    lr=0.1,
+    warmup=5,
+    schedule="cosine",
+    steps=(),
+    weight_decay=1e-4,
+    balanced=False,
+    label_smoothing=0.0,
+    clip_norm=5.0,
+    choose_best=True,
+    published_gradients=False,
+)
+# The recipe of Shift-GCN's authors: methods.md section 3.4.
+_PAPER = TrainingConfig(
+    width=1.0,
+    frames=300,
+    sampling="cyclic",
+    rotate=0.0,
+    epochs=140,
+    patience=0,
+    batch=64,
+    lr=0.1,
+    warmup=0,
+    schedule="step",
+    steps=(60, 80, 100),
+    weight_decay=1e-4,
+    balanced=False,
+    label_smoothing=0.0,
+    clip_norm=0.0,
+    choose_best=False,
+    published_gradients=True,
+)
+
+PRESETS = {
+    preset.name: preset
+    for preset in (
+        Preset("quick", "two CPU cores, minutes: for trying things out", "shift-gcn", _QUICK, seeds=1),
+        Preset("standard", "one GPU, hours: the leaderboard's budget", "shift-gcn", _STANDARD, seeds=3),
+        Preset("paper", "the published recipe: 300 frames, full width, 140 epochs", "shift-gcn", _PAPER, seeds=3),
+    )
+}
+
+
+def get_preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        UserError: if there is none.
+    """
+    if name not in PRESETS:
+        raise UserError(f"no preset named {name!r}; there are {', '.join(PRESETS)}")
+    return PRESETS[name]

@@ -1,0 +1,179 @@
+"""Protocols: which clips train, validate and test each target, declared as data and checked whenever they are used.
+
+A target is a column of the labels: `action` for utility, `subject` for re-identification, `gender` and other attributes.
+One performance (a person doing an action once, however many cameras film it) is never on both sides of a split: methods.md
+section 2.3(5); the check is in `instantiate`.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.files import UserError, digest
+
+ACTION, SUBJECT = "action", "subject"
+
+
+class ProtocolError(UserError):
+    """The data cannot support what a protocol asks for."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Train and test clips by the values of one label column.
+
+    Args:
+        by: Label column that decides.
+        train: Values whose clips train; the clips of all other values test.
+        unseen: Whether the test people are unseen in training (attributes, utility) rather than the same (re-identification).
+    """
+
+    by: str
+    train: tuple[int, ...]
+    unseen: bool
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a data set is split.
+
+    Args:
+        name: Name and version, e.g. "xrep/1"; results of different protocols never share a table.
+        splits: Target column to its split.
+        validation: Share of the training performances that is held out for choosing the best epoch.
+    """
+
+    name: str
+    splits: Mapping[str, Split]
+    validation: float = 0.2
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name, "validation": self.validation, "splits": {t: asdict(s) for t, s in self.splits.items()}}
+
+
+@dataclass(frozen=True)
+class Part:
+    """The clips of one target, as indices into the store.
+
+    Args:
+        target: Label column.
+        classes: Label values in class order.
+        labels: (N,) class index of every clip of the store; -1 where the clip has no part in this target.
+        train, validation, test: Clip indices, disjoint, in ascending order.
+        subjects: (N,) subject code of every clip, for clustered intervals.
+        chance: 1 / number of classes.
+        prior: Share of the largest class among the test clips: what top-1 gives for always naming it.
+        prior_top5: Share of the five largest classes among the test clips.
+    """
+
+    target: str
+    classes: tuple[Any, ...]
+    labels: np.ndarray
+    train: np.ndarray
+    validation: np.ndarray
+    test: np.ndarray
+    subjects: np.ndarray
+
+    @property
+    def chance(self) -> float:
+        return 1 / len(self.classes)
+
+    def _shares(self) -> np.ndarray:
+        counts = np.bincount(self.labels[self.test], minlength=len(self.classes))
+        return np.sort(counts / counts.sum())[::-1]
+
+    @property
+    def prior(self) -> float:
+        return float(self._shares()[0])
+
+    @property
+    def prior_top5(self) -> float:
+        return float(self._shares()[:5].sum())
+
+    @property
+    def digest(self) -> str:
+        """Digest of what a trained model depends on: target, class order, labels and who trains and validates."""
+        arrays = [self.labels, self.train, self.validation]
+        return digest([self.target, [str(c) for c in self.classes], *(hashlib.sha256(a.tobytes()).hexdigest() for a in arrays)])
+
+
+def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> Part:
+    """Applies a protocol to a table of labels for one target.
+
+    Args:
+        protocol: The protocol.
+        target: Label column to predict.
+        labels: Labels of the store (pandas), one row a clip.
+        dataset: Name of the data set, for messages.
+
+    Raises:
+        ProtocolError: if the protocol has no split for the target, a column is missing, a side is empty, a performance is on
+            both sides, or a test class never occurs in training.
+    """
+    name = f"protocol {protocol.name} of {dataset}"
+    if target not in protocol.splits:
+        raise ProtocolError(f"{name} cannot test {target!r}; it can test {', '.join(protocol.splits)}")
+    split = protocol.splits[target]
+    for column in (target, split.by):
+        if column not in labels or labels[column].isna().all():
+            raise ProtocolError(
+                f"{name} cannot test {target!r}: {dataset} as prepared has no {column} labels; "
+                f"it has {', '.join(c for c in labels if not labels[c].isna().all())}"
+            )
+    known = labels[target].notna().to_numpy() & labels[split.by].notna().to_numpy()
+    in_train = labels[split.by].isin(split.train).to_numpy(dtype=bool) & known
+    in_test = known & ~in_train
+    performances = labels["performance"].to_numpy()
+    both = sorted(set(performances[in_train]) & set(performances[in_test]))
+    if both:
+        raise ProtocolError(f"{name}: performance {both[0]} ({len(both)} in all) is in training and in test of {target!r}")
+    subjects = labels[SUBJECT].to_numpy()
+    if split.unseen and (seen := set(subjects[in_train]) & set(subjects[in_test])):
+        raise ProtocolError(f"{name}: {len(seen)} test people of {target!r} are also in training")
+    classes = tuple(sorted(labels[target][known].unique()))
+    codes = {value: k for k, value in enumerate(classes)}
+    encoded = np.array([codes[value] if ok else -1 for value, ok in zip(labels[target], known, strict=True)])
+    train_all, test = np.flatnonzero(in_train), np.flatnonzero(in_test)
+    for side, indices in (("training", train_all), ("test", test)):
+        if not indices.size:
+            raise ProtocolError(
+                f"{name}: no {side} clips for {target!r}; {split.by} has {sorted(labels[split.by].dropna().unique())}"
+            )
+    untrained = set(encoded[test]) - set(encoded[train_all])
+    if untrained:
+        raise ProtocolError(f"{name}: {target} {classes[min(untrained)]} is tested but never in training")
+    if len(classes) < 2:
+        raise ProtocolError(f"{name}: {target!r} has only the value {classes[0]}; nothing can be told apart")
+    validation = _validation(protocol, encoded[train_all], performances[train_all])
+    return Part(
+        target, classes, encoded, train_all[~validation], train_all[validation], test, np.unique(subjects, return_inverse=True)[1]
+    )
+
+
+def _validation(protocol: Protocol, classes: np.ndarray, performances: np.ndarray) -> np.ndarray:
+    """Mask of the clips held out: of each class, the given share of its performances, in an order fixed by their names."""
+    held = np.zeros(len(classes), dtype=bool)
+    for value in np.unique(classes):
+        of_class = classes == value
+        names = sorted(set(performances[of_class]), key=lambda text: hashlib.sha256(str(text).encode()).digest())
+        count = min(max(1, round(protocol.validation * len(names))), len(names) - 1)
+        held |= of_class & np.isin(performances, names[:count])
+    return held
+
+
+def anonymizer_part(parts: Mapping[str, Part]) -> np.ndarray:
+    """Clips that an anonymizer may learn from: those that no target of the protocol tests.
+
+    Raises:
+        ProtocolError: if the targets leave none.
+    """
+    sizes = {len(part.labels) for part in parts.values()}
+    allowed = np.ones(sizes.pop(), dtype=bool)
+    for part in parts.values():
+        allowed[part.test] = False
+    if not allowed.any():
+        raise ProtocolError("the targets of this protocol leave no clip for fitting an anonymizer")
+    return np.flatnonzero(allowed)

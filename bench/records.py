@@ -1,0 +1,170 @@
+"""Records: one JSON per pair, threat level and seed, with per-clip predictions beside it. Everything shown is a view of these.
+
+Three files share a name below `records/`:
+
+    KEY.json            what was measured and on what it rests; the same bytes whenever the same job is run on the same machine
+    KEY.npz             per-clip predictions: every later metric, interval and test comes from them without training again
+    KEY.manifest.json   how this run went: versions, hardware, git commit, time, memory
+
+The JSON is written last: a record that has it is whole.
+"""
+
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.files import atomic_file, digest, read_json, write_json
+from bench.pipeline import NORMALISATION, VERSIONS, Bench, Job, Outcome
+from bench.protocols import ACTION
+
+SCHEMA = 1
+_PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A record read back.
+
+    Args:
+        path: Its JSON file.
+        data: Content of the JSON file.
+    """
+
+    path: Path
+    data: Mapping[str, Any]
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        """Arrays of the `.npz`.
+
+        `clip`, `label`, `subject` (n,) and `attack` (n, K) for the target's test clips; `action_clip`, `action_label`,
+        `action_subject` (m,), `action_reference`, `action_raw` and `action_retrained` (m, A) for the action test clips.
+        """
+        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+    def manifest(self) -> dict[str, Any]:
+        return read_json(self.path.with_name(f"{self.path.stem}.manifest.json"))
+
+
+def identity(bench: Bench, job: Job) -> dict[str, Any]:
+    """Everything that determines a record, and nothing that does not."""
+    return {
+        "schema": SCHEMA,
+        "dataset": str(bench.dataset),
+        "data": bench.fingerprint,
+        "protocol": bench.protocol.describe(),
+        "normalisation": NORMALISATION,
+        "preset": bench.preset.describe(),
+        "anonymizer": job.anonymizer.describe(),
+        "attacker": job.attacker.describe(),
+        "target": job.target,
+        "threat": job.threat.name,
+        "seed": job.seed,
+        "code": VERSIONS,
+    }
+
+
+def record_path(folder: Path, bench: Bench, job: Job) -> Path:
+    """`records/<data set>/<protocol>/<preset>/<anonymizer>/<attacker>/<key>.json`."""
+    names = (bench.dataset, bench.protocol.name, bench.preset.name, job.anonymizer.plugin.name, job.attacker.plugin.name)
+    return Path(folder, *(_file_name(str(name)) for name in names), f"{digest(identity(bench, job))}.json")
+
+
+def _file_name(text: str) -> str:
+    return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in text)
+
+
+def read_record(path: Path) -> Record | None:
+    """The record at this path, or None if it is not there or its predictions are not."""
+    if not path.exists() or not path.with_suffix(".npz").exists():
+        return None
+    return Record(path, read_json(path))
+
+
+def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome, seconds: float) -> Record:
+    """Writes predictions, manifest and, last, the record."""
+    part, action = bench.part(job.target), bench.part(ACTION)
+    arrays = {
+        "clip": bench.clip_names[part.test],
+        "label": part.labels[part.test],
+        "subject": part.subjects[part.test],
+        "attack": outcome.attack,
+        "action_clip": bench.clip_names[action.test],
+        "action_label": action.labels[action.test],
+        "action_subject": action.subjects[action.test],
+        "action_reference": outcome.action_reference,
+        "action_raw": outcome.action_raw,
+        "action_retrained": outcome.action_retrained,
+    }
+    with atomic_file(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    write_json(path.with_name(f"{path.stem}.manifest.json"), manifest(bench.device, seconds))
+    data = {
+        **identity(bench, job),
+        "key": path.stem,
+        "names": {"anonymizer": str(job.anonymizer), "attacker": str(job.attacker)},
+        "stochastic": job.anonymizer.value.stochastic,
+        "classes": [str(value) for value in part.classes],
+        "chance": part.chance,
+        "prior": part.prior,
+        "prior_top5": part.prior_top5,
+        "action_chance": action.chance,
+        "draws": 1,
+        "test_clips": len(part.test),
+        "test_people": len(np.unique(part.subjects[part.test])),
+        "training": outcome.training,
+        "stages": outcome.stages,
+    }
+    write_json(path, data)
+    return Record(path, data)
+
+
+def records(folder: Path) -> Iterator[Record]:
+    """All whole records below a folder, in the order of their paths."""
+    for path in sorted(Path(folder).rglob("*.json")):
+        if not path.name.endswith(".manifest.json") and (record := read_record(path)) is not None:
+            yield record
+
+
+def manifest(device: torch.device, seconds: float) -> dict[str, Any]:
+    """Versions, hardware, commit, time and memory of this process."""
+    scale = 1 if sys.platform == "darwin" else 1024
+    return {
+        "python": platform.python_version(),
+        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "platform": platform.platform(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "threads": torch.get_num_threads(),
+        "commit": git_commit(),
+        "seconds": round(seconds, 3),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def git_commit() -> str:
+    """Commit of the source tree that runs, "+" behind it if files differ from it; "" outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True)
+        changed = subprocess.run(
+            ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=30, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return commit.stdout.strip() + ("+" if changed.stdout.strip() else "")

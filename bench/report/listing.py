@@ -1,0 +1,47 @@
+"""What `bench list` prints: one line a plugin, its parameters with units below."""
+
+import inspect
+from typing import Any
+
+from bench.registry import ANONYMIZERS, ATTACKERS, BACKBONES, DATASETS, BrokenPluginError, Registry
+from bench.specs import Parameters, describe_parameters
+
+_REGISTRIES: dict[str, Registry] = {
+    "anonymizers": ANONYMIZERS,
+    "attackers": ATTACKERS,
+    "backbones": BACKBONES,
+    "datasets": DATASETS,
+}
+
+
+def listing(kind: str) -> str:
+    """Text for one kind of plugin; a plugin that cannot be loaded says why."""
+    lines = [kind]
+    plugins = _REGISTRIES[kind].plugins()
+    width = max(len(plugin.name) for plugin in plugins)
+    for plugin in plugins:
+        origin = "" if plugin.provider == "builtin" else f"  [{plugin.provider}]"
+        try:
+            loaded = plugin.load()
+        except BrokenPluginError as error:
+            lines.append(f"  {plugin.name:<{width}}  CANNOT BE LOADED: {error}{origin}")
+            continue
+        lines.append(f"  {plugin.name:<{width}}  {_summary(loaded)}{origin}")
+        if issubclass(loaded, Parameters):
+            lines += [f"  {'':<{width}}    {_parameter(entry)}" for entry in describe_parameters(loaded)]
+    return "\n".join(lines) + "\n"
+
+
+def _summary(plugin: type) -> str:
+    text = inspect.getdoc(plugin) or "no description"
+    return " ".join(text.split("\n\n")[0].split())
+
+
+def _parameter(entry: dict[str, Any]) -> str:
+    unit = f" {entry['unit']}" if entry.get("unit") else ""
+    low, high = entry.get("minimum"), entry.get("maximum")
+    limits = [f">= {low}" if low is not None else "", f"<= {high}" if high is not None else ""]
+    limits += [f"one of {', '.join(map(str, entry['choices']))}" if entry.get("choices") else ""]
+    allowed = f" ({', '.join(filter(None, limits))})" if any(limits) else ""
+    default = entry["default"] if entry["default"] != "" else '""'
+    return f"{entry['name']}={default}{unit}{allowed}: {entry.get('doc', '')}"

@@ -1,0 +1,102 @@
+"""The trade-off table, for terminals and for files."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from bench.files import atomic_file, write_json
+from bench.summary import COLUMNS, FLAGS, Measured
+
+SCHEMA = 1
+
+
+def print_tables(measured: Sequence[Measured], console: Console) -> None:
+    """Prints one table for each data set, protocol and preset; rows of different ones never share a table."""
+    for (dataset, data, protocol, preset), group in groupby(measured, key=lambda m: m.group):
+        rows = list(group)
+        console.print(_table(f"{dataset} (data {data}), protocol {protocol}, preset {preset}", rows), soft_wrap=True)
+        for line in _notes(rows):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
+        console.print()
+
+
+def _table(title: str, measured: Sequence[Measured]) -> Table:
+    table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
+    for name in ("anonymizer", "attacker", "threat"):
+        table.add_column(name, no_wrap=True)
+    for name in ("leakage [95 %]", "chance", "prior", "normalised [95 %]", "action raw", "retrained", "retention [95 %]"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("flags", no_wrap=True)
+    previous = ""
+    for m in measured:
+        row, name = m.row(), m.first["names"]["anonymizer"]
+        if previous and name != previous:
+            table.add_section()
+        table.add_row(
+            name if name != previous else "",
+            row["attacker"],
+            row["threat"],
+            _interval(row, "leakage"),
+            _number(row, "chance"),
+            _number(row, "prior"),
+            _interval(row, "leakage_normalised"),
+            _number(row, "action_raw"),
+            _number(row, "action_retrained"),
+            _interval(row, "utility_retention"),
+            ", ".join(row["flags"]),
+        )
+        previous = name
+    return table
+
+
+def _number(row: Mapping[str, Any], name: str) -> str:
+    return f"{row[name]:.2f}" if name in row else "-"
+
+
+def _interval(row: Mapping[str, Any], name: str) -> str:
+    return f"{_number(row, name)} [{_number(row, f'{name}_low')}, {_number(row, f'{name}_high')}]"
+
+
+def _notes(measured: Sequence[Measured]) -> list[str]:
+    targets = {m.first["target"]: m.first for m in measured}
+    notes = [
+        f"{target}: {len(first['classes'])} classes, {first['test_clips']} test clips of {first['test_people']} people"
+        for target, first in targets.items()
+    ]
+    raised = [flag for flag in FLAGS if any(flag in m.flags for m in measured)]
+    return [
+        "Leakage: the attacker's balanced top-1; normalised: chance is 0, every clip named is 1. Only semi-informed rows rank.",
+        "Action: top-1 on released clips of a raw-trained and of a retrained classifier; retention: retrained against raw clips.",
+        "; ".join(notes) + ".",
+        *(f"{flag}: {FLAGS[flag]}." for flag in raised),
+    ]
+
+
+def write_csv(measured: Sequence[Measured], path: Path) -> None:
+    """All rows in the common format; several flags or records in one cell are separated by spaces."""
+    with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        for m in measured:
+            writer.writerow({k: " ".join(v) if isinstance(v, list) else v for k, v in m.row().items()})
+
+
+def json_document(measured: Sequence[Measured], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:
+    """`{"schema": 1, "rows": [...], "failed": [...]}`."""
+    return {"schema": SCHEMA, "rows": [m.row() for m in measured], "failed": list(failed)}
+
+
+def write_json_document(measured: Sequence[Measured], failed: Sequence[Mapping[str, str]], path: str) -> str:
+    """Writes the document to a file, or returns it as text if the path is "-"."""
+    document = json_document(measured, failed)
+    if path == "-":
+        return json.dumps(document, indent=2, sort_keys=True, allow_nan=False)
+    write_json(Path(path), document)
+    return ""

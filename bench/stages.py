@@ -1,0 +1,99 @@
+"""Content-addressed stages: each output is computed once, whole or absent, whoever asks for it and however often a run dies.
+
+A stage's key is the digest of everything that determines its output: its name and code version, its own settings, and the
+*content* digests of what it reads. So an anonymizer that changes nothing shares every later stage with the raw clips, and a
+change of code that leaves an output as it was costs nothing downstream. Paths, hosts and worker counts are never part of it.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from bench.files import atomic_folder, digest, file_digest, read_json, write_json
+
+_STATE = "stage.json"
+
+
+@dataclass(frozen=True)
+class Output:
+    """A finished stage.
+
+    Args:
+        path: Folder with its files.
+        key: Address.
+        content: Digest of its files' bytes.
+        info: JSON values that the stage returned.
+        seconds: Time it took when it was computed.
+    """
+
+    path: Path
+    key: str
+    content: str
+    info: Mapping[str, Any]
+    seconds: float
+
+
+class StageStore:
+    """Finished stages below one folder.
+
+    Args:
+        root: Folder of the store; made when first needed.
+    """
+
+    def __init__(self, root: Path):
+        self.root = Path(root)
+        self.computed: list[str] = []  # names of the stages that this process computed, in order
+
+    def run(
+        self, name: str, version: int, inputs: Mapping[str, Any], compute: Callable[[Path], Mapping[str, Any] | None]
+    ) -> Output:
+        """Returns the stage's output, computing it only if it is not there yet.
+
+        Args:
+            name: Name of the stage, e.g. "train".
+            version: Raised whenever the stage's code would give another output for the same inputs.
+            inputs: Everything else that determines the output, as JSON values.
+            compute: Writes files into the folder it is given and may return JSON values for `info`.
+        """
+        key = digest({"stage": name, "version": version, "inputs": inputs})
+        path = self.root / name / key
+        if (done := self._read(path, key)) is not None:
+            return done
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(path.parent / f"{key}.lock"):  # released by the system if the process dies
+            if (done := self._read(path, key)) is not None:  # another process finished it meanwhile
+                return done
+            for left_over in path.parent.glob(f".{key}.*"):  # of a process that was killed; we hold its lock
+                shutil.rmtree(left_over, ignore_errors=True)
+            started = time.perf_counter()
+            with atomic_folder(path) as folder:
+                info = dict(compute(folder) or {})
+                files = sorted(file for file in folder.rglob("*") if file.is_file())
+                state = {
+                    "name": name,
+                    "key": key,
+                    "version": version,
+                    "inputs": inputs,
+                    "content": digest({str(file.relative_to(folder)): file_digest(file) for file in files}),
+                    "info": info,
+                    "seconds": round(time.perf_counter() - started, 3),
+                }
+                write_json(folder / _STATE, state)
+            self.computed.append(name)
+        (path.parent / f"{key}.lock").unlink(missing_ok=True)
+        done = self._read(path, key)
+        assert done is not None
+        return done
+
+    @staticmethod
+    def _read(path: Path, key: str) -> Output | None:
+        try:
+            state = read_json(path / _STATE)
+        except FileNotFoundError:
+            return None
+        return Output(path, key, state["content"], state["info"], state["seconds"])

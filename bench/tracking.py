@@ -1,0 +1,117 @@
+"""Records into MLflow: a view that can be deleted and rebuilt. One process, the parent, writes it.
+
+A parent run per invocation holds the trade-off table and the figure; a child run per pair and seed holds parameters, metrics with
+intervals, curves and the data it used.
+"""
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from bench.report.pareto import pareto_figure
+from bench.summary import Measured, measure
+
+_CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
+_METRICS = ("leakage", "leakage_normalised", "top1", "top5", "action_raw", "action_retrained", "utility_retention")
+
+
+def tracking_uri(results: Path) -> str:
+    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
+
+
+def open_mlflow(results: Path) -> Any:
+    """The mlflow module, with its store in the results folder and telemetry off."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    results.mkdir(parents=True, exist_ok=True)
+    for name in ("alembic", "mlflow"):  # the migration of a new database is no news to the user
+        logging.getLogger(name).setLevel(logging.WARNING)
+    import mlflow
+
+    mlflow.set_tracking_uri(tracking_uri(results))
+    return mlflow
+
+
+def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
+    """Logs one invocation: a parent run a table, a child run a record.
+
+    Returns:
+        Id of the last parent run.
+    """
+    import pandas as pd
+
+    mlflow = open_mlflow(results)
+    parent_id = ""
+    for group in dict.fromkeys(m.group for m in measured):
+        rows = [m for m in measured if m.group == group]
+        dataset, data, protocol, preset = group
+        experiment = f"{dataset}, {protocol}, {preset}"
+        found = mlflow.get_experiment_by_name(experiment)
+        identifier = (
+            found.experiment_id
+            if found
+            else mlflow.create_experiment(experiment, (results / "mlflow-artifacts").resolve().as_uri())
+        )
+        source = mlflow.data.from_pandas(_labels(rows), name=dataset, digest=data)
+        with mlflow.start_run(experiment_id=identifier, run_name="trade-off") as parent:
+            parent_id = parent.info.run_id
+            mlflow.set_tags({"command": command, "kind": "trade-off"})
+            mlflow.log_params({"dataset": dataset, "data": data, "protocol": protocol, "preset": preset})
+            mlflow.log_input(source, context="test")
+            table = pd.DataFrame([{**m.row(), "flags": " ".join(m.flags), "record": " ".join(m.row()["record"])} for m in rows])
+            mlflow.log_table(table, "trade-off.json")
+            mlflow.log_figure(pareto_figure(rows, experiment), "pareto.png")
+        for m in rows:
+            for record in m.records:
+                _log_record(mlflow, identifier, parent_id, m if len(m.records) == 1 else measure([record]), source)
+    return parent_id
+
+
+def _labels(rows: Sequence[Measured]) -> Any:
+    """The test clips and their labels: what the runs were measured on; coordinates stay where they are."""
+    import pandas as pd
+
+    arrays = rows[0].records[0].predictions()
+    return pd.DataFrame({"clip": arrays["action_clip"], "action": arrays["action_label"], "subject": arrays["action_subject"]})
+
+
+def _log_record(mlflow: Any, experiment: str, parent: str, measured: Measured, source: Any) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    record = measured.records[0]
+    data, manifest, row = record.data, record.manifest(), measured.row()
+    names = data["names"]
+    client = mlflow.MlflowClient()
+    run = client.create_run(
+        experiment,
+        run_name=f"{names['anonymizer']} x {names['attacker']}, {data['threat']}, seed {data['seed']}",
+        tags={"mlflow.parentRunId": parent, "kind": "record", "record": data["key"]},
+    )
+    run_id, started = run.info.run_id, run.info.start_time
+    params = [
+        Param(name, str(row[name]))
+        for name in ("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "provider")
+    ]
+    params += [Param("seed", str(data["seed"])), Param("record", data["key"]), Param("data", data["data"])]
+    values = {f"{name}{end}": row.get(f"{name}{end}") for name in _METRICS for end in ("", "_low", "_high")}
+    values |= {name: data[name] for name in ("chance", "prior")} | {
+        "seconds": manifest["seconds"],
+        "peak_memory_mb": manifest["peak_memory_mb"],
+    }
+    metrics = [Metric(name, value, started, 0) for name, value in values.items() if value is not None]
+    for name, curve in data["training"].get("curves", {}).items():
+        if name in _CURVES:
+            metrics += [Metric(f"attacker_{name}", value, started, epoch) for epoch, value in enumerate(curve)]
+    tags = [RunTag("flags", " ".join(measured.flags)), RunTag("commit", manifest["commit"])]
+    for start in range(0, len(metrics), 1000):  # the largest batch that the store takes
+        client.log_batch(
+            run_id, metrics=metrics[start : start + 1000], params=params if not start else (), tags=tags if not start else ()
+        )
+    client.log_inputs(
+        run_id,
+        [mlflow.entities.DatasetInput(source._to_mlflow_entity(), [mlflow.entities.InputTag("mlflow.data.context", "test")])],
+    )
+    client.set_terminated(run_id)

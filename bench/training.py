@@ -1,0 +1,150 @@
+"""The one training loop: action classifiers, neural attackers and adversaries are all trained here."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bench.data.clips import ClipSet, rotate_about_vertical
+from bench.presets import TrainingConfig
+
+Progress = Callable[[int, int, str], None]
+
+
+@dataclass
+class History:
+    """What happened, epoch by epoch (a list entry an epoch).
+
+    Args:
+        train_loss: Mean training loss (nats).
+        validation_loss: Mean loss on the validation part (nats).
+        validation_accuracy: Top-1 on the validation part.
+        lr: Learning rate at the epoch's end.
+        best_epoch: Epoch whose weights were kept, from 0.
+    """
+
+    train_loss: list[float] = field(default_factory=list)
+    validation_loss: list[float] = field(default_factory=list)
+    validation_accuracy: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+    best_epoch: int = -1
+
+
+class TrainingDivergedError(RuntimeError):
+    """The loss is no longer a finite number."""
+
+
+def learning_rate(config: TrainingConfig, epoch: float) -> float:
+    """Learning rate after `epoch` epochs (a fraction counts): linear warm-up, then cosine to zero or steps of 0.1."""
+    if epoch < config.warmup:
+        return config.lr * (epoch + 1e-3) / config.warmup
+    if config.schedule == "step":
+        return config.lr * 0.1 ** sum(epoch >= step for step in config.steps)
+    done = (epoch - config.warmup) / max(config.epochs - config.warmup, 1)
+    return config.lr * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
+
+
+def class_weights(labels: Tensor, num_classes: int) -> Tensor:
+    """(K,) weights inverse to each class's frequency, with mean 1 over the clips; a class without clips weighs 0."""
+    counts = torch.bincount(labels, minlength=num_classes).float()
+    present = counts > 0
+    return torch.where(present, len(labels) / (present.sum() * counts.clamp_min(1)), 0.0)
+
+
+def precision(device: torch.device) -> torch.autocast:
+    """bf16 autocast on a GPU, full precision on a CPU."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+
+
+def train_classifier(
+    model: nn.Module,
+    clips: ClipSet,
+    labels: Tensor,
+    train: np.ndarray,
+    validation: np.ndarray,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+) -> History:
+    """Trains `model` in place and leaves it in eval mode with the chosen weights.
+
+    Args:
+        model: Maps (N, 3, T, V, M) to logits (N, K); may offer `parameter_groups(weight_decay)`.
+        clips: Clips on the model's device.
+        labels: (len(clips),) int64 class indices.
+        train, validation: Indices into `clips`.
+        config: Budget and hyper-parameters.
+        seed: Source of the order of clips, the windows and the augmentation.
+        progress: Called with (epochs done, epochs in all, one line of text).
+
+    Raises:
+        TrainingDivergedError: if the loss becomes infinite or not a number.
+    """
+    device = clips.device
+    generator = torch.Generator(device).manual_seed(seed)
+    groups = model.parameter_groups(config.weight_decay) if hasattr(model, "parameter_groups") else model.parameters()
+    optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+    where = torch.as_tensor(train, device=device)
+    labels = labels.to(device)
+    weights = None
+    if config.balanced:
+        classes = int(labels.max()) + 1
+        weights = class_weights(labels[where], classes)
+    loss_of = nn.CrossEntropyLoss(weight=weights, label_smoothing=config.label_smoothing)
+    steps = max(len(where) // config.batch, 1)
+    history = History()
+    best: dict[str, Tensor] = {}
+    for epoch in range(config.epochs):
+        model.train()
+        order = where[torch.randperm(len(where), generator=generator, device=device)]
+        total = torch.zeros((), device=device)
+        for step in range(steps):  # the last, incomplete batch waits for the next epoch's order
+            rate = learning_rate(config, epoch + step / steps)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
+            indices = order[step * config.batch : (step + 1) * config.batch]
+            batch = clips.windows(indices, config.frames, config.sampling, generator)
+            if config.rotate:
+                batch = rotate_about_vertical(batch, config.rotate, generator)
+            with precision(device):
+                loss = loss_of(model(batch), labels[indices])
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            if config.clip_norm:
+                nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
+            optimiser.step()
+            total += loss.detach()
+        history.train_loss.append(float(total) / steps)
+        if not math.isfinite(history.train_loss[-1]):
+            raise TrainingDivergedError(f"the training loss became {history.train_loss[-1]} in epoch {epoch + 1}")
+        logits = predict_logits(model, clips, validation, config)
+        truth = labels[torch.as_tensor(validation, device=device)]
+        history.validation_loss.append(float(nn.functional.cross_entropy(logits, truth)))
+        history.validation_accuracy.append(float((logits.argmax(dim=1) == truth).float().mean()))
+        history.lr.append(rate)
+        if not config.choose_best or history.validation_loss[-1] <= min(history.validation_loss):
+            history.best_epoch = epoch
+            best = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        if progress:
+            accuracy = history.validation_accuracy[-1]
+            progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}")
+        if config.patience and epoch - history.best_epoch >= config.patience:
+            break
+    model.load_state_dict(best)
+    model.eval()
+    return history
+
+
+@torch.no_grad()
+def predict_logits(model: nn.Module, clips: ClipSet, indices: np.ndarray, config: TrainingConfig, batch: int = 128) -> Tensor:
+    """Logits (n, K) float32 of the clips at `indices`, in eval mode, from the middle window; independent of the batch size."""
+    model.eval()
+    out = []
+    for part in torch.as_tensor(indices, device=clips.device).split(batch):
+        with precision(clips.device):
+            out.append(model(clips.windows(part, config.frames, config.sampling)).float())
+    return torch.cat(out)

@@ -1,0 +1,97 @@
+import numpy as np
+import pytest
+from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
+
+from bench.metrics.identification import normalised_leakage, retention, top_k
+from bench.metrics.tradeoff import hypervolume, pareto_set
+from bench.metrics.uncertainty import People, estimate
+
+
+@pytest.mark.parametrize("k", [1, 2, 5])
+def test_top_k_agrees_with_scikit_learn(k):
+    rng = np.random.default_rng(0)
+    scores, labels = rng.random((200, 7)), rng.integers(7, size=200)
+    assert top_k(scores, labels, k).mean() == pytest.approx(top_k_accuracy_score(labels, scores, k=k, labels=np.arange(7)))
+
+
+def test_top_1_of_equal_scores_names_one_class_only():
+    scores, labels = np.ones((6, 3)), np.array([0, 1, 2, 0, 1, 2])
+    assert top_k(scores, labels, 1).tolist() == [True, False, False] * 2
+    assert top_k(scores, labels, 2).tolist() == [True, True, False] * 2
+
+
+def test_normalised_leakage_and_retention():
+    assert normalised_leakage(0.125, 0.125) == 0
+    assert normalised_leakage(0.05, 0.125) == 0
+    assert normalised_leakage(1.0, 0.125) == 1
+    assert normalised_leakage(0.5625, 0.125) == pytest.approx(0.5)
+    assert retention(0.5, 0.9, 0.1) == pytest.approx(0.5)
+    assert retention(0.9, 0.9, 0.1) == 1
+    assert np.isnan(retention(0.5, 0.1, 0.1))
+
+
+def test_balanced_mean_agrees_with_scikit_learn():
+    rng = np.random.default_rng(1)
+    labels, said, subjects = rng.integers(4, size=300), rng.integers(4, size=300), rng.integers(12, size=300)
+    people = People.resample(subjects, rng, draws=10)
+    got = people.balanced_mean((labels == said).astype(float), labels)[0]
+    assert got == pytest.approx(balanced_accuracy_score(labels, said))
+
+
+def test_resamples_agree_with_drawing_the_people_by_hand():
+    rng = np.random.default_rng(2)
+    subjects = np.array([3, 3, 7, 7, 7, 9])
+    hits = np.array([1.0, 0, 1, 1, 0, 0])
+    people = People.resample(subjects, rng, draws=50)
+    for weights, mean in zip(people.weights, people.mean(hits), strict=True):
+        drawn = np.repeat([3, 7, 9], weights.astype(int))
+        assert mean == pytest.approx(np.concatenate([hits[subjects == s] for s in drawn]).mean())
+        assert weights.sum() == 3
+
+
+def test_people_as_classes_count_as_often_as_they_are_drawn():
+    subjects = np.array([0, 0, 1, 1, 2, 2])
+    hits = np.array([1.0, 1, 0, 0, 1, 0])
+    people = People.resample(subjects, np.random.default_rng(3), strata=subjects, draws=200)
+    assert people.balanced_mean(hits, subjects) == pytest.approx(people.weights @ [1, 0, 0.5] / 3)
+    assert people.weights[1:].std() > 0  # one class a person: nothing to draw within
+
+
+def test_attributes_draw_people_within_their_class():
+    subjects = np.repeat(np.arange(6), 4)
+    gender = np.repeat([0, 0, 0, 0, 1, 1], 4)
+    people = People.resample(subjects, np.random.default_rng(4), strata=gender, draws=100)
+    assert (people.weights[:, :4].sum(axis=1) == 4).all()
+    assert (people.weights[:, 4:].sum(axis=1) == 2).all()
+
+
+def test_constant_guess_has_an_interval_around_chance():
+    subjects = np.repeat(np.arange(8), 50)
+    hits = (subjects == 0).astype(float)  # every clip is named person 0
+    draws = People.resample(subjects, np.random.default_rng(5), strata=subjects).balanced_mean(hits, subjects)
+    found = estimate(draws[0], draws[1:])
+    assert found.value == 0.125
+    assert found.low == 0
+    assert 0.2 < found.high < 0.6
+
+
+def test_interval_over_people_is_wider_than_the_binomial_one():
+    rng = np.random.default_rng(6)
+    rate = rng.beta(2, 2, size=20)
+    subjects = np.repeat(np.arange(20), 200)
+    hits = (rng.random(4000) < rate[subjects]).astype(float)
+    draws = People.resample(subjects, rng).mean(hits)
+    found = estimate(draws[0], draws[1:])
+    theory = 1.96 * rate.std(ddof=1) / np.sqrt(20)
+    assert (found.high - found.low) / 2 == pytest.approx(theory, rel=0.25)
+    assert found.high - found.low > 4 * 2 * 1.96 * np.sqrt(0.25 / 4000)
+
+
+def test_pareto_set_and_hypervolume_of_a_drawn_case():
+    utility = np.array([1.0, 0.8, 0.5, 0.5, 0.0, 0.8])
+    leakage = np.array([0.9, 0.4, 0.5, 0.1, 0.0, 0.4])
+    assert pareto_set(utility, leakage).tolist() == [True, True, False, True, True, True]
+    # Rectangles: 0.2 wide and 0.1 high, 0.3 wide and 0.6 high, 0.5 wide and 0.9 high.
+    assert hypervolume(utility, leakage) == pytest.approx(0.2 * 0.1 + 0.3 * 0.6 + 0.5 * 0.9)
+    assert hypervolume(np.array([1.0]), np.array([0.0])) == 1
+    assert hypervolume(np.array([0.0]), np.array([0.0])) == 0

@@ -1,0 +1,114 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.protocols import Protocol, ProtocolError, Split, anonymizer_part, instantiate
+
+PROTOCOL = Protocol(
+    "test/1",
+    {
+        "action": Split("subject", (1, 2), unseen=True),
+        "subject": Split("replication", (1,), unseen=False),
+        "gender": Split("subject", (1, 2), unseen=True),
+    },
+    validation=0.25,
+)
+
+
+def table(cameras=1):
+    rows = [
+        {
+            "clip": f"S{s}A{a}R{r}C{c}",
+            "action": a,
+            "subject": s,
+            "performance": f"S{s}A{a}R{r}",
+            "replication": r,
+            "camera": c,
+            "gender": "FM"[s % 2],
+        }
+        for s in (1, 2, 3, 4)
+        for a in (10, 20, 30, 40)
+        for r in (1, 2)
+        for c in range(cameras)
+    ]
+    return pd.DataFrame(rows).convert_dtypes()
+
+
+def test_people_are_unseen_for_actions_and_seen_for_reidentification():
+    labels = table()
+    subject = labels["subject"].to_numpy()
+    action = instantiate(PROTOCOL, "action", labels, "x")
+    assert set(subject[action.test]) == {3, 4}
+    assert set(subject[np.r_[action.train, action.validation]]) == {1, 2}
+    reid = instantiate(PROTOCOL, "subject", labels, "x")
+    assert set(labels["replication"].to_numpy()[reid.test]) == {2}
+    assert reid.classes == (1, 2, 3, 4)
+    assert reid.chance == reid.prior == 0.25
+    assert reid.prior_top5 == 1.0
+
+
+def test_sides_are_disjoint_by_performance_also_for_validation():
+    labels = table(cameras=3)
+    performance = labels["performance"].to_numpy()
+    for target in PROTOCOL.splits:
+        part = instantiate(PROTOCOL, target, labels, "x")
+        sides = [set(performance[i]) for i in (part.train, part.validation, part.test)]
+        assert all(sides)
+        assert len(sides[0] | sides[1] | sides[2]) == sum(map(len, sides))
+        assert set(part.labels[part.validation]) == set(part.labels[part.train])
+
+
+def test_priors_follow_the_test_part():
+    labels = table()
+    labels = labels.drop(index=labels.index[(labels["subject"] == 1) & (labels["replication"] == 2)][:3])
+    part = instantiate(PROTOCOL, "subject", labels, "x")
+    assert part.prior == pytest.approx(4 / 13)
+    assert part.chance == 0.25
+
+
+def test_one_performance_on_both_sides_is_refused():
+    protocol = Protocol("xview/1", {"subject": Split("camera", (0,), unseen=False)})
+    with pytest.raises(ProtocolError, match=r"performance S1A10R1 \(32 in all\) is in training and in test of 'subject'"):
+        instantiate(protocol, "subject", table(cameras=2), "x")
+
+
+def test_what_the_data_cannot_support_is_said():
+    labels = table().drop(columns="gender")
+    with pytest.raises(ProtocolError, match="cannot test 'gender': x as prepared has no gender labels"):
+        instantiate(PROTOCOL, "gender", labels, "x")
+    with pytest.raises(ProtocolError, match="cannot test 'age'; it can test action, subject, gender"):
+        instantiate(PROTOCOL, "age", labels, "x")
+    with pytest.raises(ProtocolError, match="no test clips for 'subject'"):
+        instantiate(PROTOCOL, "subject", table().query("replication == 1"), "x")
+    with pytest.raises(ProtocolError, match="subject 1 is tested but never in training"):
+        instantiate(PROTOCOL, "subject", table().query("subject != 1 or replication == 2"), "x")
+    with pytest.raises(ProtocolError, match="nothing can be told apart"):
+        instantiate(PROTOCOL, "gender", table().assign(gender="F"), "x")
+
+
+def test_clips_without_a_label_take_no_part():
+    labels = table()
+    labels.loc[labels["subject"] == 4, "gender"] = pd.NA
+    part = instantiate(PROTOCOL, "gender", labels, "x")
+    used = np.r_[part.train, part.validation, part.test]
+    assert set(labels["subject"].to_numpy()[used]) == {1, 2, 3}
+    assert (part.labels[labels["subject"].to_numpy() == 4] == -1).all()
+
+
+def test_an_anonymizer_learns_from_no_test_clip_of_any_target():
+    labels = table()
+    parts = {target: instantiate(PROTOCOL, target, labels, "x") for target in PROTOCOL.splits}
+    allowed = set(anonymizer_part(parts))
+    assert allowed
+    assert not any(allowed & set(part.test) for part in parts.values())
+    row = labels.iloc[sorted(allowed)]
+    assert set(row["subject"]) == {1, 2}
+    assert set(row["replication"]) == {1}
+
+
+def test_the_part_does_not_depend_on_the_order_of_calls_and_its_digest_follows_the_labels():
+    labels = table()
+    one, two = (instantiate(PROTOCOL, "subject", labels, "x") for _ in range(2))
+    assert one.digest == two.digest
+    other = labels.assign(subject=labels["subject"].replace({3: 5}))
+    assert instantiate(PROTOCOL, "subject", other, "x").digest != one.digest

@@ -1,0 +1,130 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import pytest
+
+from bench.files import atomic_file, atomic_folder, digest, write_json
+from bench.stages import StageStore
+
+
+def writes(text, calls):
+    def compute(folder):
+        calls.append(text)
+        (folder / "out.txt").write_text(text)
+        return {"length": len(text)}
+
+    return compute
+
+
+def test_a_stage_is_computed_once(tmp_path):
+    calls = []
+    store = StageStore(tmp_path)
+    first = store.run("train", 1, {"seed": 0}, writes("abc", calls))
+    again = StageStore(tmp_path).run("train", 1, {"seed": 0}, writes("other", calls))
+    assert calls == ["abc"]
+    assert first == again
+    assert again.info == {"length": 3}
+    assert store.computed == ["train"]
+
+
+@pytest.mark.parametrize("change", [("fit", 1, {"seed": 0}), ("train", 2, {"seed": 0}), ("train", 1, {"seed": 1})])
+def test_whatever_determines_the_output_is_in_the_key(tmp_path, change):
+    calls = []
+    store = StageStore(tmp_path)
+    one = store.run("train", 1, {"seed": 0}, writes("abc", calls))
+    two = store.run(*change, writes("abc", calls))
+    assert len(calls) == 2
+    assert one.key != two.key
+    assert one.content == two.content  # equal files, equal content: later stages are shared
+
+
+def test_content_follows_names_and_bytes(tmp_path):
+    def named(name):
+        return lambda folder: (folder / name).write_text("x") and None
+
+    store = StageStore(tmp_path)
+    contents = {
+        store.run("s", 1, {"i": i}, compute).content for i, compute in enumerate([named("a"), named("b"), writes("x", [])])
+    }
+    assert len(contents) == 3
+
+
+def test_a_failed_stage_leaves_nothing_and_can_be_tried_again(tmp_path):
+    def fails(folder):
+        (folder / "half").write_text("x")
+        raise RuntimeError("boom")
+
+    store = StageStore(tmp_path)
+    with pytest.raises(RuntimeError, match="boom"):
+        store.run("train", 1, {}, fails)
+    assert not list(tmp_path.rglob("half"))
+    assert store.run("train", 1, {}, writes("ok", [])).info == {"length": 2}
+
+
+def test_a_killed_stage_leaves_nothing_that_looks_whole(tmp_path):
+    code = f"""
+        import pathlib, time
+        from bench.stages import StageStore
+        def slow(folder):
+            (folder / "half").write_text("x")
+            pathlib.Path({str(tmp_path / "started")!r}).touch()
+            time.sleep(60)
+        StageStore({str(tmp_path / "s")!r}).run("train", 1, {{}}, slow)
+    """
+    process = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)])
+    for _ in range(600):
+        if (tmp_path / "started").exists():
+            break
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert list((tmp_path / "s").rglob("half"))
+    output = StageStore(tmp_path / "s").run("train", 1, {}, writes("ok", []))
+    assert (output.path / "out.txt").read_text() == "ok"
+    assert not list((tmp_path / "s").rglob("half"))  # cleared by the next who computes it
+
+
+def test_two_processes_compute_a_stage_once(tmp_path):
+    code = f"""
+        import os, pathlib, time
+        from bench.stages import StageStore
+        def compute(folder):
+            pathlib.Path({str(tmp_path)!r}, f"by-{{os.getpid()}}").touch()
+            time.sleep(0.5)
+        print(StageStore({str(tmp_path / "s")!r}).run("train", 1, {{}}, compute).content)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code)]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    said = {p.communicate()[0] for p in processes}
+    assert all(p.returncode == 0 for p in processes)
+    assert len(said) == 1
+    assert len(list(tmp_path.glob("by-*"))) == 1
+
+
+def test_atomic_writes_leave_the_old_or_the_new(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"b": 1})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(path, {"b": float("nan")})
+    assert path.read_text() == '{\n  "b": 1\n}\n'
+    with pytest.raises(RuntimeError), atomic_file(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "f") as folder:
+        (folder / "x").touch()
+        raise RuntimeError
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+    with atomic_folder(tmp_path / "f") as folder:
+        (folder / "x").touch()
+    with atomic_folder(tmp_path / "f") as folder:
+        (folder / "y").touch()
+    assert [p.name for p in (tmp_path / "f").iterdir()] == ["y"]
+
+
+def test_digest_does_not_depend_on_the_order_of_keys():
+    assert digest({"a": 1, "b": [1, 2]}) == digest({"b": [1, 2], "a": 1})
+    assert digest({"a": 1}) != digest({"a": 2})

@@ -1,0 +1,26 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def bench_data() -> Path:
+    """Folder of the real data sets; skips where there is none (their terms forbid shipping them)."""
+    folder = Path(os.environ.get("BENCH_DATA") or _SHARED / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data: {folder} is not a folder; name one with BENCH_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def golden(bench_data: Path) -> Path:
+    """Folder of reference outputs of the authors' own networks, beside the real data."""
+    folder = bench_data.parent / "golden"
+    if not folder.is_dir():
+        pytest.skip(f"no reference outputs: {folder} is not a folder")
+    return folder
