@@ -1,5 +1,7 @@
 """A backbone with a head, trained by the common loop, kept as safetensors: the utility model and every neural attacker."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,14 @@ from bench.training import Progress, predict_logits, train_classifier
 _WEIGHTS = "model.safetensors"
 
 
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Initial weights and dropout draw from torch's global state: seeded here, and put back as it was."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
 def build(backbone: str, clips: ClipSet, num_classes: int, config: TrainingConfig, seed: int) -> nn.Module:
     """A freshly initialised backbone on the clips' device; the initial weights depend on `seed` alone.
 
@@ -25,8 +35,7 @@ def build(backbone: str, clips: ClipSet, num_classes: int, config: TrainingConfi
         LookupError: if there is no such backbone.
     """
     network = BACKBONES[backbone].load()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with _seeded(seed, clips.device):
         model = network(layout=clips.layout, num_classes=num_classes, num_bodies=clips.num_bodies, width=config.width)
     if config.published_gradients:
         model.use_published_gradients()
@@ -50,7 +59,8 @@ def fit_classifier(
     """
     model = build(backbone, clips, len(part.classes), config, seed)
     labels = torch.from_numpy(part.labels).to(clips.device)
-    history = train_classifier(model, clips, labels, part.train, part.validation, config, seed=seed, progress=progress)
+    with _seeded(seed, clips.device):
+        history = train_classifier(model, clips, labels, part.train, part.validation, config, seed=seed, progress=progress)
     save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / _WEIGHTS)
     return {"parameters": sum(p.numel() for p in model.parameters()), "curves": asdict(history)}
 

@@ -14,7 +14,7 @@ from bench.data.kinematics import AXES, INDEX, JOINTS
 from bench.data.people import PERFORMANCES, Style
 
 FRAME_RATE = 30.0
-SHORTEST, LONGEST = 36, 110  # frames
+SHORTEST, LONGEST = 36, 100  # frames
 _LIFT = len(JOINTS) * len(AXES)  # channel after all angles
 Posture = Mapping[str, float]
 
@@ -77,7 +77,7 @@ _REST: Posture = _both(shoulder_side=9, shoulder_bend=2, elbow_bend=14, hip_side
 }
 _GUARD = _both(shoulder_bend=28, shoulder_side=4, elbow_bend=105, shoulder_twist=-8) | {"spine bend": 5}
 _CROUCH = _both(hip_bend=48, knee_bend=68, shoulder_bend=-28) | {"pelvis bend": 14, "spine bend": 14}
-_FLIGHT = _both(hip_bend=2, knee_bend=2, shoulder_bend=62, elbow_bend=14, foot_bend=-30)
+_FLIGHT = _both(hip_bend=2, knee_bend=2, shoulder_bend=48, elbow_bend=20, foot_bend=-26)
 _SQUAT = _both(hip_bend=88, knee_bend=102, hip_side=6, shoulder_bend=98, elbow_bend=-4) | {
     "pelvis bend": 28,
     "spine bend": 12,
@@ -88,6 +88,13 @@ _COCKED = _right(shoulder_bend=12, shoulder_side=82, shoulder_twist=82, elbow_be
 _THROWN = _right(shoulder_bend=68, shoulder_side=6, elbow_bend=4) | {"spine twist": 24, "spine bend": 16, "pelvis bend": 6}
 _UP = _both(shoulder_side=140, shoulder_bend=10, elbow_bend=-6, clavicle_side=12)
 _DRINK = _right(shoulder_bend=38, shoulder_side=2, shoulder_twist=-22, elbow_bend=116)
+_CALL = _right(shoulder_bend=30, shoulder_side=14, shoulder_twist=-4, elbow_bend=122)
+_REACH = _both(hip_bend=62, knee_bend=70) | {
+    "pelvis bend": 46,
+    "spine bend": 30,
+    "right shoulder bend": 82,
+    "left shoulder bend": 30,
+}
 _CLAP = _both(shoulder_bend=42, shoulder_side=-4, shoulder_twist=-24, elbow_bend=62)
 _CHAMBER = _right(hip_bend=-18, knee_bend=62) | {"left shoulder bend": 24, "right shoulder bend": -14, "left knee bend": 10}
 _KICK = _right(hip_bend=66, knee_bend=4, foot_bend=42, shoulder_bend=-26) | {
@@ -104,20 +111,45 @@ ACTIONS = (
         (Swing("right elbow bend", 24, 4, start=0.16, end=0.88), Swing("right wrist side", 12, 4, 0.85, 0.16, 0.88)),
     ),
     Action(
-        "clap",
-        2.2,
-        _held(_CLAP, 0.18, 0.84),
-        tuple(Swing(f"{side} shoulder twist", 15, 5, start=0.14, end=0.9) for side in ("left", "right")),
-    ),
-    Action(
         "drink",
         2.8,
         {0.0: {}, 0.32: _DRINK, 0.45: _DRINK | {"neck bend": -20}, 0.66: _DRINK | {"neck bend": -26, "right shoulder side": 8}}
         | {0.76: _DRINK, 1.0: {}},
     ),
+    Action(
+        "telephone",
+        2.7,
+        {
+            0.0: {},
+            0.32: _CALL,
+            0.5: _CALL | {"neck side": 5},
+            0.64: _CALL | {"neck side": 2, "neck twist": -8},
+            0.76: _CALL,
+            1.0: {},
+        },
+    ),
     Action("throw", 2.3, {0.0: {}, 0.34: _COCKED, 0.42: _COCKED, 0.66: _THROWN, 0.74: _THROWN, 1.0: {}}),
+    Action(
+        "punch",
+        2.2,
+        _held(_GUARD, 0.2, 0.86),
+        (
+            Swing("spine twist", 18, 2, 0.0, 0.2, 0.84),
+            *(
+                Swing(f"{side} {channel}", size, 2, shift, 0.2, 0.84, True)
+                for side, shift in (("right", 0.0), ("left", 0.5))
+                for channel, size in (("shoulder bend", 52), ("elbow bend", -98))
+            ),
+        ),
+    ),
     Action("kick", 2.2, {0.0: {}, 0.28: _CHAMBER, 0.54: _KICK, 0.6: _KICK, 0.8: _right(hip_bend=10, knee_bend=30), 1.0: {}}),
     Action("squat", 2.8, {0.0: {}, 0.38: _SQUAT, 0.5: _SQUAT, 0.92: {}, 1.0: {}}),
+    Action(
+        "sit down",
+        2.4,
+        {0.0: {}, 0.2: {"pelvis bend": 8, "spine bend": 10}, 0.5: _SEAT | {"pelvis bend": 34, "spine bend": 12}}
+        | {0.72: _SEAT, 1.0: _SEAT},
+    ),
     Action(
         "walk in place",
         2.6,
@@ -140,30 +172,18 @@ ACTIONS = (
     ),
     Action(
         "jump",
-        2.3,
-        {0.0: {}, 0.28: _CROUCH, 0.34: _CROUCH, 0.54: _FLIGHT, 0.6: _FLIGHT, 0.78: _CROUCH, 1.0: {}},
+        2.4,
+        {0.0: {}, 0.28: _CROUCH, 0.33: _CROUCH, 0.55: _FLIGHT, 0.6: _FLIGHT, 0.8: _CROUCH, 1.0: {}},
         (Swing("lift", 0.2, 0.5, start=0.46, end=0.68),),
     ),
     Action(
-        "sit down",
-        2.4,
-        {0.0: {}, 0.2: {"pelvis bend": 8, "spine bend": 10}, 0.5: _SEAT | {"pelvis bend": 34, "spine bend": 12}}
-        | {0.72: _SEAT, 1.0: _SEAT},
+        "clap",
+        2.2,
+        _held(_CLAP, 0.18, 0.84),
+        tuple(Swing(f"{side} shoulder twist", 15, 5, start=0.14, end=0.9) for side in ("left", "right")),
     ),
     Action("bow", 2.4, _held({"pelvis bend": 36, "spine bend": 26, "neck bend": 12} | _both(shoulder_bend=18), 0.4, 0.58)),
-    Action(
-        "punch",
-        2.2,
-        _held(_GUARD, 0.2, 0.86),
-        (
-            Swing("spine twist", 18, 2, 0.0, 0.2, 0.84),
-            *(
-                Swing(f"{side} {channel}", size, 2, shift, 0.2, 0.84, True)
-                for side, shift in (("right", 0.0), ("left", 0.5))
-                for channel, size in (("shoulder bend", 52), ("elbow bend", -98))
-            ),
-        ),
-    ),
+    Action("pick up from the floor", 2.7, _held(_REACH, 0.42, 0.54)),
     Action("raise both arms", 2.3, _held(_UP, 0.4, 0.6)),
 )
 

@@ -163,7 +163,7 @@ _WOMEN = replace(
     sway=_by_joint({"pelvis": 0.8}),
 )
 # Spread between two performances of one person: the same for everybody, whatever the dials.
-PERFORMANCES = replace(PEOPLE.scaled(0.55), tempo=0.05)
+PERFORMANCES = replace(PEOPLE.scaled(0.9), tempo=0.06)
 
 
 def person_style(seed: int, number: int, dynamics: float) -> Style:

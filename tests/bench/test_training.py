@@ -1,0 +1,109 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bench.data.clips import ClipSet
+from bench.presets import get_preset
+from bench.skeleton import get_layout
+from bench.training import TrainingDivergedError, class_weights, learning_rate, predict_logits, train_classifier
+
+QUICK = get_preset("quick").training
+CONFIG = dataclasses.replace(QUICK, frames=4, epochs=12, batch=8, lr=0.05, warmup=1, patience=0, rotate=0.0)
+
+
+def make_clips(n=60, seed=0):
+    """Clips of 6 frames of noise; the label is the sign of the mean height of the head."""
+    generator = torch.Generator().manual_seed(seed)
+    layout = get_layout("kinect-v1")
+    rows = torch.randn((n * 6, 3, 20), generator=generator)
+    labels = torch.arange(n) % 2
+    rows[:, 1, 3] += (labels.repeat_interleave(6) * 2 - 1).float()
+    index = torch.arange(n)
+    names = np.array([str(i) for i in range(n)], dtype=object)
+    return ClipSet(rows, index * 6, index * 0 + 6, index * 0 + 1, names, layout, 1, 30.0), labels
+
+
+class Linear(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(60, 2)
+        nn.init.zeros_(self.linear.weight)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, clips):
+        return self.linear(clips.mean(dim=2).flatten(1))
+
+
+def fit(config=CONFIG, seed=0, labels=None, model=None):
+    clips, truth = make_clips()
+    model = model or Linear()
+    history = train_classifier(
+        model, clips, truth if labels is None else labels, np.arange(40), np.arange(40, 50), config, seed=seed
+    )
+    return model, history, clips, truth
+
+
+def test_learns_what_can_be_learnt_and_nothing_else():
+    model, history, clips, truth = fit()
+    accuracy = (predict_logits(model, clips, np.arange(50, 60), CONFIG).argmax(1) == truth[50:]).float().mean()
+    assert accuracy == 1
+    assert history.train_loss[-1] < history.train_loss[0]
+    shuffled = truth[torch.randperm(60, generator=torch.Generator().manual_seed(0))]
+    _, history, _, _ = fit(labels=shuffled)
+    assert max(history.validation_accuracy) < 0.9
+
+
+def test_same_seed_same_weights_and_global_state_is_left_alone():
+    models = [Linear() for _ in range(3)]
+    before = torch.random.get_rng_state()
+    one, two, other = (fit(seed=s, model=m)[0].linear.weight for s, m in zip((1, 1, 2), models, strict=True))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, other)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_keeps_the_epoch_with_the_lowest_validation_loss():
+    model, history, clips, truth = fit(dataclasses.replace(CONFIG, lr=2.0))
+    assert history.best_epoch == int(np.argmin(history.validation_loss))
+    logits = predict_logits(model, clips, np.arange(40, 50), CONFIG)
+    assert float(nn.functional.cross_entropy(logits, truth[40:50])) == pytest.approx(min(history.validation_loss), abs=1e-6)
+    assert not model.training
+
+
+def test_stops_early_when_validation_no_longer_improves():
+    random = torch.randint(0, 2, (60,), generator=torch.Generator().manual_seed(3))
+    _, history, _, _ = fit(dataclasses.replace(CONFIG, epochs=100, patience=3, lr=1.0), labels=random)
+    assert len(history.train_loss) == history.best_epoch + 4 < 100
+
+
+def test_schedules_by_hand():
+    step = dataclasses.replace(CONFIG, schedule="step", steps=(60, 80, 100), warmup=0, epochs=140, lr=0.1)
+    assert [round(learning_rate(step, e), 8) for e in (0, 59.9, 60, 80, 139)] == [0.1, 0.1, 0.01, 0.001, 0.0001]
+    cosine = dataclasses.replace(CONFIG, warmup=2, epochs=12, lr=0.4)
+    assert learning_rate(cosine, 1) == pytest.approx(0.2, rel=0.01)
+    assert learning_rate(cosine, 2) == pytest.approx(0.4)
+    assert learning_rate(cosine, 7) == pytest.approx(0.2)
+    assert learning_rate(cosine, 12) == pytest.approx(0)
+
+
+def test_class_weights_are_inverse_frequencies_with_mean_one_over_clips():
+    labels = torch.tensor([0, 0, 0, 1])
+    weights = class_weights(labels, 3)
+    assert weights.tolist() == pytest.approx([4 / 6, 2, 0])
+    assert float(weights[labels].mean()) == pytest.approx(1)
+
+
+def test_predictions_do_not_depend_on_the_batch():
+    model, _, clips, _ = fit()
+    every = np.arange(60)
+    assert torch.allclose(
+        predict_logits(model, clips, every, CONFIG, batch=1), predict_logits(model, clips, every, CONFIG), atol=1e-6
+    )
+
+
+def test_a_diverging_training_says_so():
+    with pytest.raises(TrainingDivergedError, match="the training loss became nan in epoch"):
+        fit(dataclasses.replace(CONFIG, lr=1e38, clip_norm=0.0, warmup=0, epochs=5))
