@@ -15,6 +15,7 @@ class TrainingConfig:
         frames: Frames of a window.
         sampling: How a window is cut: "uniform", "window" or "cyclic" (`ClipSet.windows`).
         rotate: Augmentation: random turn about the vertical, ± degrees.
+        stretch: Augmentation: each axis scaled by 1 ± this share; wrong for whoever reads body size.
         epochs: Most passes over the training clips.
         patience: Epochs without a better validation loss after which training ends early; 0 never ends early.
         batch: Clips of a batch.
@@ -34,6 +35,7 @@ class TrainingConfig:
     frames: int
     sampling: str
     rotate: float
+    stretch: float
     epochs: int
     patience: int
     batch: int
@@ -76,6 +78,7 @@ _QUICK = TrainingConfig(
     frames=32,
     sampling="uniform",
     rotate=15.0,
+    stretch=0.0,
     epochs=30,
     patience=8,
     batch=32,
@@ -95,6 +98,7 @@ _STANDARD = TrainingConfig(
     frames=64,
     sampling="uniform",
     rotate=15.0,
+    stretch=0.0,
     epochs=60,
     patience=0,
     batch=64,
@@ -115,6 +119,7 @@ _PAPER = TrainingConfig(
     frames=300,
     sampling="cyclic",
     rotate=0.0,
+    stretch=0.0,
     epochs=140,
     patience=0,
     batch=64,

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bench.data.clips import ClipSet, rotate_about_vertical
+from bench.data.clips import ClipSet, rotate_about_vertical, stretch
 from bench.presets import TrainingConfig
 
 Progress = Callable[[int, int, str], None]
@@ -110,6 +110,8 @@ def train_classifier(
             batch = clips.windows(indices, config.frames, config.sampling, generator)
             if config.rotate:
                 batch = rotate_about_vertical(batch, config.rotate, generator)
+            if config.stretch:
+                batch = stretch(batch, config.stretch, generator)
             with precision(device):
                 loss = loss_of(model(batch), labels[indices])
             optimiser.zero_grad(set_to_none=True)

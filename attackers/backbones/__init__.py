@@ -32,6 +32,4 @@ def create(
 
     plugin = BACKBONES[name]
     layout = get_layout(layout) if isinstance(layout, str) else layout
-    return plugin.load()(
-        layout=layout, num_classes=num_classes, num_bodies=num_bodies, width=width, in_channels=in_channels
-    )
+    return plugin.load()(layout=layout, num_classes=num_classes, num_bodies=num_bodies, width=width, in_channels=in_channels)

@@ -69,6 +69,9 @@ class Backbone(nn.Module, ABC):
         """Clips (N, C, T, V, M), zero where a body is absent, to logits (N, num_classes)."""
         return self.classifier(self.embed(clips))
 
+    def use_published_gradients(self) -> None:
+        """Switches to the authors' own gradients where they differ from the true ones. Default: they do not."""
+
     def parameter_groups(self, weight_decay: float) -> list[dict]:
         """Groups for `torch.optim.SGD`, with `weight_decay` scaled per parameter as the authors do.
 
@@ -117,7 +120,9 @@ class Backbone(nn.Module, ABC):
             elif complaint := reference.check(tensor):
                 problems.append(f"{key} {complaint}")
         if problems:
-            shown = "; ".join(problems[:_MAX_NAMED]) + (f"; and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else "")
+            shown = "; ".join(problems[:_MAX_NAMED]) + (
+                f"; and {len(problems) - _MAX_NAMED} more" if len(problems) > _MAX_NAMED else ""
+            )
             raise ValueError(f"these are not the weights of this {type(self).__name__}: {shown}")
         for key, reference in references.items():
             if reference.target is not None:
@@ -135,7 +140,9 @@ class Backbone(nn.Module, ABC):
         sizes = {"channels": (1, self.in_channels), "joints": (3, self.layout.num_joints), "bodies": (4, self.num_bodies)}
         for what, (axis, expected) in sizes.items():
             if clips.shape[axis] != expected:
-                raise ValueError(f"expected {expected} {what}, got {clips.shape[axis]}: clips {tuple(clips.shape)}, (N, C, T, V, M)")
+                raise ValueError(
+                    f"expected {expected} {what}, got {clips.shape[axis]}: clips {tuple(clips.shape)}, (N, C, T, V, M)"
+                )
         if clips.shape[0] < 1 or clips.shape[2] < 1:
             raise ValueError(f"expected at least 1 clip and 1 frame, got {clips.shape[0]} clips and {clips.shape[2]} frames")
         if not clips.is_floating_point():

@@ -50,7 +50,7 @@ def _reference_norm(prefix: str, norm: BatchNorm, *, sheared: bool = False) -> d
     shape = norm.weight.shape
 
     def convert(tensor: Tensor) -> Tensor:
-        tensor = tensor.view(shape)
+        tensor = tensor.reshape(shape)
         return permute_rows(tensor, *_orders(shape[0], shape[1], tensor.device)) if sheared else tensor
 
     references = {
@@ -204,7 +204,9 @@ class TemporalShift(nn.Module):
         return {
             **_reference_norm(f"{prefix}.bn", self.norm_in),
             **self.shift_in.reference_tensors(f"{prefix}.shift_in"),
-            f"{prefix}.temporal_linear.weight": Reference((*self.weight.shape, 1, 1), self.weight, lambda tensor: tensor[:, :, 0, 0]),
+            f"{prefix}.temporal_linear.weight": Reference(
+                (*self.weight.shape, 1, 1), self.weight, lambda tensor: tensor[:, :, 0, 0]
+            ),
             f"{prefix}.temporal_linear.bias": Reference(tuple(self.bias.shape), self.bias),
             **self.shift_out.reference_tensors(f"{prefix}.shift_out"),
             **_reference_norm(f"{prefix}.bn2", self.norm_out),
@@ -308,5 +310,24 @@ class ShiftGCN(Backbone):
         x = permute_rows(x.contiguous(), self.blocks[0].shear_in, self.blocks[0].unshear_in)
         for block in self.blocks:
             x = block(x)
-        x = x.flatten(2).mean((0, 2), dtype=clips.dtype)  # (D, M * N)
-        return x
+        pooled = x.mean((0, 2), dtype=clips.dtype)  # (D, M * N)
+        return pooled.unflatten(1, (self.num_bodies, len(clips))).mean(1).T
+
+    def use_published_gradients(self) -> None:
+        for module in self.modules():
+            if isinstance(module, TemporalOffset):
+                module.offset_gradient = "published"
+
+    def weight_decay_factor(self, name: str) -> float:
+        """Ten times the base on the pointwise weights of the spatial shift, none on its masks (the authors' training code)."""
+        if name.endswith("spatial.mask"):
+            return 0.0
+        return 10.0 if name.endswith("spatial.weight") else 1.0
+
+    def reference_tensors(self) -> dict[str, Reference]:
+        references = _reference_norm("data_bn", self.input_norm.norm)
+        for number, block in enumerate(self.blocks, start=1):
+            references |= block.reference_tensors(f"l{number}")
+        references["fc.weight"] = Reference(tuple(self.classifier.weight.shape), self.classifier.weight)
+        references["fc.bias"] = Reference(tuple(self.classifier.bias.shape), self.classifier.bias)
+        return references

@@ -80,7 +80,10 @@ def _weighted_rows(x: Tensor, rows: Tensor, frames: Tensor, weights: Tensor) -> 
     weights = (weights * inside).to(x.dtype)
     index = rows[:, :, None, None] * t + frames.clamp(0, t - 1)  # (V, C, T', K)
     out = functional.embedding_bag(
-        index.view(-1, terms), x.view(-1, b), mode="sum", per_sample_weights=weights.expand(v, c, length, terms).reshape(-1, terms)
+        index.view(-1, terms),
+        x.view(-1, b),
+        mode="sum",
+        per_sample_weights=weights.expand(v, c, length, terms).reshape(-1, terms),
     )
     return out.view(v, c, length, b)
 

@@ -129,6 +129,12 @@ class ClipSet:
         return iter(torch.arange(len(self), device=self.device).split(size))
 
 
+def stretch(clips: Tensor, share: float, generator: torch.Generator) -> Tensor:
+    """Scales each axis of each clip (N, 3, T, V, M) by a factor drawn uniformly from 1 ± `share`: another person's build."""
+    draw = torch.rand((len(clips), 3, 1, 1, 1), generator=generator, device=clips.device)
+    return clips * (1 + share * (2 * draw - 1))
+
+
 def rotate_about_vertical(clips: Tensor, degrees: float, generator: torch.Generator) -> Tensor:
     """Turns each clip (N, 3, T, V, M) about its third axis by an angle drawn uniformly from ±`degrees`.
 

@@ -172,7 +172,6 @@ def _rotation(joints: np.ndarray, start: int, end: int, axis: int) -> np.ndarray
     sine = np.linalg.norm(pivot, axis=1)
     angle = np.arctan2(sine, direction @ target)
     turns = (np.abs(direction).sum(1) >= _DEGENERATE) & (np.abs(pivot).sum(1) >= _DEGENERATE) & (angle >= _DEGENERATE)
-    cross = np.cross(np.eye(3), (pivot / np.where(turns, sine, 1)[:, None])[:, None])  # (N, 3, 3): minus the cross matrix
-    cross = -cross
+    cross = np.cross(np.eye(3), (pivot / np.where(turns, sine, 1)[:, None])[:, None])  # (N, 3, 3): K x = pivot cross x
     sin, cos = np.where(turns, np.sin(angle), 0), np.where(turns, np.cos(angle), 1)
     return np.eye(3) + sin[:, None, None] * cross + (1 - cos)[:, None, None] * (cross @ cross)

@@ -1,5 +1,6 @@
 """Where the files of a data set come from: a folder, or an archive, or a folder of archives, always in the same order."""
 
+import itertools
 import lzma
 import re
 import tarfile
@@ -95,7 +96,7 @@ def open_source(source: Path, pattern: str, expected: str) -> Iterator[Source]:
         if not members:
             raise DataError(f"no {expected} in {source}, nor in an archive there")
         members.sort(key=lambda member: (member.name, member.place))
-        for one, other in zip(members, members[1:], strict=False):
+        for one, other in itertools.pairwise(members):
             if one.name == other.name:
                 raise DataError(f"{one.name} occurs twice: {one.place} and {other.place}; remove one of them")
         yield Source(members, unopened)

@@ -1,0 +1,180 @@
+"""Shift-GCN against hand-made cases, a naive implementation of its equations, and its authors' published weights."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from attackers.backbones import create
+from attackers.backbones.layers import BatchNorm
+from attackers.backbones.shift_ops import permute_rows, shear_rows, temporal_shift, unshear_rows
+
+CHECKPOINTS = {
+    "xsub": ("ntu_ShiftGCN_joint_xsub.pt", 60),
+    "xview": ("ntu_ShiftGCN_joint_xview.pt", 60),
+    "n120xsub": ("ntu120_ShiftGCN_joint_xsub.pt", 120),
+    "n120xset": ("ntu120_ShiftGCN_joint_xsetup.pt", 120),
+}
+
+
+def rows_of(joints, channels):
+    """The permutation that keeps every row where it is, and its inverse."""
+    rows = torch.arange(joints * channels).view(joints, channels)
+    return rows, rows
+
+
+def naive_shift(x, offset, stride):
+    """out[v, c, t] sampled at t * stride + offset[c], linearly, zero outside; differentiable in x and offset."""
+    _, c, t, _ = x.shape
+    padded = functional.pad(x, (0, 0, 50, 50))
+    out = []
+    for step in range(-(-t // stride)):
+        place = step * stride + offset
+        low = place.detach().floor().long()
+        fraction = (place - low)[None, :, None]
+        channel = torch.arange(c)
+        out.append((1 - fraction) * padded[:, channel, low + 50] + fraction * padded[:, channel, low + 51])
+    return torch.stack(out, dim=2)
+
+
+@pytest.mark.parametrize(("classes", "count"), [(60, 693_107), (40, 687_967), (2, 678_201)])
+def test_parameter_counts_are_the_published_ones(classes, count):
+    model = create("shift-gcn", layout="ntu", num_classes=classes, num_bodies=2)
+    assert sum(p.numel() for p in model.parameters()) == count
+
+
+@pytest.mark.parametrize(
+    ("offset", "stride", "expected"),
+    [
+        (0.25, 1, [1.25, 2.25, 3.25, 4.25, 5.25, 4.5]),
+        (-0.5 + 0.5, 2, [1, 3, 5]),
+        (0 + 0.5, 2, [1.5, 3.5, 5.5]),
+        (-1.0, 1, [0, 1, 2, 3, 4, 5]),
+        (9.6, 1, [0] * 6),
+    ],
+)
+def test_temporal_shift_of_six_frames_by_hand(offset, stride, expected):
+    x = torch.arange(1.0, 7).view(1, 1, 6, 1)
+    out = temporal_shift(x, torch.tensor([offset]), *rows_of(1, 1), stride=stride)
+    assert out.flatten().tolist() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("frames", [1, 4, 7])
+def test_temporal_shift_and_its_gradients_agree_with_the_definition(stride, frames):
+    generator = torch.Generator().manual_seed(frames)
+    x = torch.randn((3, 4, frames, 5), generator=generator, dtype=torch.float64, requires_grad=True)
+    offset = torch.tensor([-2.3, -0.4, 0.7, 5.2], dtype=torch.float64, requires_grad=True)
+    weight = torch.randn((3, 4, -(-frames // stride), 5), generator=generator, dtype=torch.float64)
+    ours, naive = temporal_shift(x, offset, *rows_of(3, 4), stride=stride), naive_shift(x, offset, stride)
+    assert torch.allclose(ours, naive, atol=1e-12)
+    gradients = [torch.autograd.grad((out * weight).sum(), (x, offset)) for out in (ours, naive)]
+    for one, other in zip(*gradients, strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
+
+
+def test_published_offset_gradient_is_the_sign():
+    x = torch.randn(3, 4, 6, 5)
+    x[:, 0] = 0
+    offset = torch.tensor([0.3, -0.4, 0.7, 1.2], requires_grad=True)
+    true = torch.autograd.grad(temporal_shift(x, offset, *rows_of(3, 4)).square().sum(), offset)[0]
+    out = temporal_shift(x, offset, *rows_of(3, 4), offset_gradient="published")
+    published = torch.autograd.grad(out.square().sum(), offset)[0]
+    assert published.tolist() == pytest.approx([1e-4, *(0.01 * true[1:].sign()).tolist()])
+
+
+def test_spatial_shift_is_channel_c_of_joint_v_plus_c():
+    joints, channels = 5, 7
+    x = torch.randn(joints, channels, 2, 3)
+    shear, unshear = shear_rows(joints, channels), unshear_rows(joints, channels)
+    shifted = permute_rows(x, shear, unshear)
+    for v in range(joints):
+        for c in range(channels):
+            assert torch.equal(shifted[v, c], x[(v + c) % joints, c])
+    assert torch.equal(permute_rows(shifted, unshear, shear), x)
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_fused_batch_norm_agrees_with_torch(relu):
+    torch.manual_seed(0)
+    ours, theirs = BatchNorm(6, 1).double(), torch.nn.BatchNorm1d(6).double()
+    with torch.no_grad():
+        for norm in (ours, theirs):
+            norm.weight.copy_(torch.linspace(0.5, 2, 6).view(norm.weight.shape))
+            norm.bias.copy_(torch.linspace(-1, 1, 6).view(norm.bias.shape))
+    x, residual = torch.randn(6, 40, dtype=torch.float64) * 3 + 5, torch.randn(6, 40, dtype=torch.float64)
+    leaves = [t.clone().requires_grad_() for t in (x, residual, x, residual)]
+    out = ours(leaves[0], residual=leaves[1], relu=relu)
+    expected = theirs(leaves[2].T).T + leaves[3]
+    expected = expected.relu() if relu else expected
+    assert torch.allclose(out, expected, atol=1e-12)
+    weight = torch.randn(6, 40, dtype=torch.float64)
+    (out * weight).sum().backward()
+    (expected * weight).sum().backward()
+    for one, other in ((leaves[0], leaves[2]), (leaves[1], leaves[3])):
+        assert torch.allclose(one.grad, other.grad, atol=1e-10)
+    assert torch.allclose(ours.weight.grad.flatten(), theirs.weight.grad, atol=1e-9)
+    assert torch.allclose(ours.running_mean.flatten(), theirs.running_mean)
+    assert torch.allclose(ours.running_var.flatten(), theirs.running_var)
+    ours.eval(), theirs.eval()
+    assert torch.allclose(ours(x), theirs(x.T).T, atol=1e-12)
+
+
+def test_weight_decay_rules_are_the_authors():
+    model = create("shift-gcn", layout="ntu", num_classes=2, num_bodies=1, width=0.25)
+    names = {id(p): name for name, p in model.named_parameters()}
+    decay = {names[id(p)]: g["weight_decay"] for g in model.parameter_groups(1e-4) for p in g["params"]}
+    assert {decay[n] for n in decay if n.endswith("mask")} == {0.0}
+    assert {round(decay[n], 9) for n in decay if n.endswith("spatial.weight")} == {1e-3}
+    assert {decay[n] for n in decay if n.endswith("bias") or "norm" in n} == {1e-4}
+
+
+def test_published_gradients_can_be_switched_on():
+    model = create("shift-gcn", layout="ntu", num_classes=2, num_bodies=1, width=0.25)
+    model.use_published_gradients()
+    model(torch.randn(2, 3, 8, 25, 1)).square().sum().backward()
+    offset = model.blocks[3].temporal.shift_in.ypos.grad
+    assert torch.allclose(offset.abs(), torch.full_like(offset, 0.01))
+
+
+@pytest.fixture(scope="module", params=CHECKPOINTS)
+def published(request, bench_data):
+    """A published network in eval mode, and its name in the reference outputs."""
+    file, classes = CHECKPOINTS[request.param]
+    path = bench_data / "pretrained" / file
+    if not path.exists():
+        pytest.skip(f"{path} is not there")
+    model = create("shift-gcn", layout="ntu", num_classes=classes, num_bodies=2)
+    model.load_reference_state(torch.load(path, map_location="cpu", weights_only=True))
+    return model.eval(), request.param
+
+
+@torch.no_grad()
+def test_published_weights_give_the_authors_logits(published, golden):
+    model, name = published
+    expected = np.load(golden / "pretrained_logits.npz")
+    clips = np.random.default_rng(0).standard_normal((2, 3, 64, 25, 2)).astype(np.float32)
+    logits = model(torch.from_numpy(clips)).numpy()
+    scale = np.abs(expected[f"{name}_rand"]).max()
+    assert np.abs(logits - expected[f"{name}_rand"]).max() < 1e-5 * scale
+    real = np.load(golden / "ntu_normalised.npz")
+    logits = model(torch.from_numpy(real["clips"])).numpy()
+    for clip, got in zip(real["names"], logits, strict=True):
+        row = list(expected["names"]).index(clip)
+        assert np.abs(got - expected[name][row]).max() < 1e-5 * np.abs(expected[name][row]).max()
+        assert got.argmax() + 1 == int(str(clip)[17:20])
+
+
+def test_weights_of_another_network_are_refused(published):
+    model, _ = published
+    state = {"fc.bias": torch.zeros(3)}
+    with pytest.raises(ValueError, match=r"301 missing .*fc.bias has shape \(3,\), expected"):
+        model.load_reference_state(state)
+
+
+def test_shifts_across_joints_in_a_checkpoint_are_refused(published, bench_data):
+    model, name = published
+    state = dict(torch.load(bench_data / "pretrained" / CHECKPOINTS[name][0], map_location="cpu", weights_only=True))
+    state["l3.tcn1.shift_in.xpos"] = torch.full((64,), 0.5)
+    with pytest.raises(ValueError, match=r"l3.tcn1.shift_in.xpos reaches 0.5 joints"):
+        model.load_reference_state(state)
