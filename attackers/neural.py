@@ -24,7 +24,7 @@ class NeuralAttacker(Attacker):
     balanced: bool = param(False, "weigh classes by the inverse of their frequency")
 
     def _config(self, preset: Preset) -> TrainingConfig:
-        return replace(preset.training, balanced=self.balanced)
+        return replace(preset.attack, balanced=self.balanced)
 
     def fit(
         self, clips: ClipSet, part: Part, preset: Preset, folder: Path, *, seed: int, progress: Progress | None = None

@@ -85,7 +85,7 @@ class Outcome:
         action_raw: Raw-trained action classifier on released clips.
         action_retrained: Action classifier trained on released clips, on released clips.
         training: What the attacker reported about its training.
-        stages: Name to key and content of every stage this rests on.
+        stages: Name to key, and content where it is compared, of every stage this rests on.
     """
 
     attack: np.ndarray
@@ -218,6 +218,15 @@ class Bench:
         output = self.stages.run("release", VERSIONS["release"], inputs, compute)
         return Release(output.path / "frames.npy", output.info["rows"])
 
+    def _attack(self, attacker: Spec) -> dict[str, Any]:
+        """Who attacks, and under which budget: a part of the address of its stages."""
+        return {"attacker": attacker.describe(), "training": dataclasses.asdict(self.preset.attack)}
+
+    @property
+    def _utility(self) -> dict[str, Any]:
+        """Who measures utility, and under which budget."""
+        return {"utility": self.preset.utility_backbone, "training": dataclasses.asdict(self.preset.utility)}
+
     def train_attacker(self, attacker: Spec, release: Release, seed: int, seen: str) -> Output:
         """An attacker that learnt from these clips; `seen` says in words which they are."""
         part = self.part(attacker.value.target)
@@ -226,7 +235,7 @@ class Bench:
             with self._step(f"train {attacker} on {seen}") as report:
                 return attacker.value.fit(self.clips(release), part, self.preset, folder, seed=seed, progress=report)
 
-        return self._train({"attacker": attacker.describe()}, part, release, seed, compute)
+        return self._train(self._attack(attacker), part, release, seed, compute)
 
     def train_utility(self, release: Release, seed: int, seen: str) -> Output:
         """An action classifier that learnt from these clips."""
@@ -235,14 +244,13 @@ class Bench:
         def compute(folder: Path) -> Mapping[str, Any]:
             clips = self.clips(release)
             with self._step(f"train action classifier on {seen}") as report:
-                return classifiers.fit_classifier(backbone, clips, part, self.preset.training, folder, seed=seed, progress=report)
+                return classifiers.fit_classifier(backbone, clips, part, self.preset.utility, folder, seed=seed, progress=report)
 
-        return self._train({"utility": backbone}, part, release, seed, compute)
+        return self._train(self._utility, part, release, seed, compute)
 
     def _train(self, who: Mapping[str, Any], part: Part, release: Release, seed: int, compute: Callable) -> Output:
         inputs = {
             **who,
-            "preset": dataclasses.asdict(self.preset.training),
             "part": part.digest,
             "clips": release.content,
             "layout": self._source.meta["layout"],
@@ -253,7 +261,7 @@ class Bench:
     def predict_attacker(self, attacker: Spec, trained: Output, release: Release) -> Prediction:
         part = self.part(attacker.value.target)
         return self._predict(
-            {"attacker": attacker.describe()},
+            self._attack(attacker),
             trained,
             part,
             release,
@@ -261,9 +269,9 @@ class Bench:
         )
 
     def predict_utility(self, trained: Output, release: Release) -> Prediction:
-        part, backbone, config = self.part(ACTION), self.preset.utility_backbone, self.preset.training
+        part, backbone, config = self.part(ACTION), self.preset.utility_backbone, self.preset.utility
         return self._predict(
-            {"utility": backbone},
+            self._utility,
             trained,
             part,
             release,
@@ -281,8 +289,7 @@ class Bench:
 
         inputs = {
             **who,
-            "preset": dataclasses.asdict(self.preset.training),
-            "model": trained.content,
+            "model": trained.key,  # not its content: a stored model may hold more than its numbers, such as times
             "clips": release.content,
             "part": part.digest,
             "test": digest(part.test.tolist()),
@@ -308,19 +315,19 @@ class Bench:
             "action_raw": self.predict_utility(raw_model, holder),
             "action_retrained": self.predict_utility(retrained_model, holder),
         }
-        stages = {
+        models = {
             "fit": self.fit(job.anonymizer, seed),
             "attacker": trained,
             "utility_raw": raw_model,
             "utility_retrained": retrained_model,
-            **{f"predict_{which}": prediction.stage for which, prediction in predictions.items()},
         }
         return Outcome(
             **{which: prediction.scores for which, prediction in predictions.items()},
             training=trained.info,
             stages={
                 "release": {"content": holder.content},
-                **{which: {"key": output.key, "content": output.content} for which, output in stages.items()},
+                **{which: {"key": output.key} for which, output in models.items()},
+                **{which: {"key": p.stage.key, "content": p.stage.content} for which, p in predictions.items()},
             },
         )
 

@@ -20,6 +20,8 @@ from bench.specs import Spec, parse_spec, parse_specs
 from bench.stages import StageStore
 from bench.threat import parse_threats
 
+DEFAULT_ATTACKERS = "shiftgcn-reid,bones-lda,bones-lda:target=gender"
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -27,7 +29,7 @@ class Plan:
 
     Args:
         jobs: What to evaluate, in order.
-        left_out: Attackers of `all` that this data set has no labels for, with the reason.
+        left_out: Attackers of `all`, or of the default ones, that this data set has no labels for, with the reason.
     """
 
     dataset: Spec
@@ -60,7 +62,7 @@ def make_plan(
     dataset: str,
     protocol: str | None,
     anonymizers: str,
-    attackers: str,
+    attackers: str | None,
     threats: str,
     preset: Preset,
     seeds: int,
@@ -69,12 +71,16 @@ def make_plan(
 ) -> Plan:
     """Parses and checks everything that a user may have got wrong, before anything is computed.
 
+    Args:
+        attackers: Comma list or `all`; None for the default ones. Of the latter two, those that the data set cannot support are
+            left out; one that was named is an error.
+
     Raises:
         UserError: with one line that says what is wrong and what would be right.
     """
     data = parse_spec(dataset, DATASETS)
     methods = parse_specs(anonymizers, ANONYMIZERS)
-    panel = parse_specs(attackers, ATTACKERS)
+    panel = parse_specs(attackers or DEFAULT_ATTACKERS, ATTACKERS)
     levels = parse_threats(threats)
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, got {seeds}")
@@ -87,7 +93,7 @@ def make_plan(
             instantiate(chosen, attacker.value.target, store.labels, str(data))
             usable.append(attacker)
         except ProtocolError as error:
-            if attackers.strip() != "all":
+            if attackers and attackers.strip() != "all":
                 raise ProtocolError(f"attacker {attacker}: {error}") from error
             left_out.append(f"{attacker}: {error}")
     jobs = tuple(

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -96,6 +96,9 @@ def train_classifier(
         weights = class_weights(labels[where], classes)
     loss_of = nn.CrossEntropyLoss(weight=weights, label_smoothing=config.label_smoothing)
     steps = max(len(where) // config.batch, 1)
+    if config.most_steps:
+        steps = min(steps, config.most_steps)
+        config = replace(config, epochs=min(config.epochs, config.most_steps // steps))
     history = History()
     best: dict[str, Tensor] = {}
     for epoch in range(config.epochs):

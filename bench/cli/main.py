@@ -34,7 +34,7 @@ def run(
     dataset: str,
     protocol: str | None,
     anonymizer: str,
-    attacker: str,
+    attacker: str | None,
     threat: str,
     preset: str,
     seeds: int | None,

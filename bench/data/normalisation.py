@@ -53,13 +53,15 @@ def normalise_view(
     lengths = _check(clips, lengths, layout.num_joints)
     if not len(clips):
         return np.zeros((0, 3, frames or clips.shape[2], *clips.shape[3:]), clips.dtype), lengths
-    out, lengths = _fill(clips.astype(np.float64), lengths, frames)
+    filled, lengths = _fill(clips, lengths, frames)
+    out = filled.astype(np.float64)
     _centre(out, layout.centre)
     first = out[:, :, 0, :, 0]  # (N, 3, V): frame 0 of body 0
     upright = _rotation(first, *layout.spine, axis=2)
-    facing = _rotation(upright @ first, *layout.shoulders, axis=0)
-    turned = np.matmul(facing @ upright, out.reshape(len(out), 3, -1))  # (N, 3, T * V * M)
-    return turned.reshape(out.shape).astype(clips.dtype), lengths
+    facing = _rotation(_turn(upright, first), *layout.shoulders, axis=0)
+    turned = _turn(_turn(facing, upright), out)
+    turned += 0.0  # an absent joint is 0, not -0
+    return turned.astype(clips.dtype), lengths
 
 
 def pad_cyclic(clips: np.ndarray, lengths: np.ndarray, frames: int = 300) -> np.ndarray:
@@ -167,11 +169,17 @@ def _rotation(joints: np.ndarray, start: int, end: int, axis: int) -> np.ndarray
     Rodrigues' formula with the angle between the two, about their cross product; the identity where that is not defined.
     """
     direction = joints[:, :, end] - joints[:, :, start]  # (N, 3)
-    target = np.eye(3)[axis]
-    pivot = np.cross(direction, target)
-    sine = np.linalg.norm(pivot, axis=1)
-    angle = np.arctan2(sine, direction @ target)
-    turns = (np.abs(direction).sum(1) >= _DEGENERATE) & (np.abs(pivot).sum(1) >= _DEGENERATE) & (angle >= _DEGENERATE)
-    cross = np.cross(np.eye(3), (pivot / np.where(turns, sine, 1)[:, None])[:, None])  # (N, 3, 3): K x = pivot cross x
-    sin, cos = np.where(turns, np.sin(angle), 0), np.where(turns, np.cos(angle), 1)
+    pivot = np.cross(direction, np.eye(3)[axis])
+    length, across, along = np.linalg.norm(direction, axis=1), np.linalg.norm(pivot, axis=1), direction[:, axis]
+    turns = (np.abs(direction).sum(axis=1) >= _DEGENERATE) & (np.abs(pivot).sum(axis=1) >= _DEGENERATE)
+    turns &= np.arctan2(across, along) >= _DEGENERATE
+    cross = np.cross(np.eye(3), (pivot / np.where(turns, across, 1)[:, None])[:, None])  # (N, 3, 3): K x = pivot cross x
+    length = np.where(turns, length, 1)
+    sin, cos = np.where(turns, across / length, 0), np.where(turns, along / length, 1)
     return np.eye(3) + sin[:, None, None] * cross + (1 - cos)[:, None, None] * (cross @ cross)
+
+
+def _turn(rotations: np.ndarray, points: np.ndarray) -> np.ndarray:
+    """Rotations (N, 3, 3) of points (N, 3, ...). Written out, so that the last bit does not hang on a batch's composition."""
+    by_column = rotations.reshape(len(rotations), 3, 3, *[1] * (points.ndim - 2))  # (N, 3, 3, 1, ...)
+    return sum(by_column[:, :, k] * points[:, None, k] for k in range(3))

@@ -9,7 +9,7 @@ by their number only, and every attacker must be at chance.
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -18,11 +18,9 @@ from bench.data.kinematics import bone_directions, joint_positions, root_path
 from bench.data.motions import ACTIONS, FRAME_RATE, Performance, perform
 from bench.data.people import bone_lengths, gender_of, performance_generator, person_style
 from bench.data.rooms import CAMERAS, camera, into_room, misjudged, performance_room, sensor_generator
+from bench.data.store import ClipWriter
 from bench.protocols import Protocol, Split
 from bench.specs import param
-
-if TYPE_CHECKING:
-    from bench.data.store import ClipWriter
 
 _ODD = tuple(range(1, 1000, 2))  # as many women as men, since gender goes F M M F (see `people.gender_of`)
 
@@ -68,7 +66,7 @@ class Synthetic(Dataset):
     def actions(self) -> Mapping[int, str]:
         return {number: action.name for number, action in enumerate(ACTIONS[: self.motions], 1)}
 
-    def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
+    def read(self, source: Path | None, writer: ClipWriter, progress: Callable[[int, int], None]) -> None:
         for done, (clip, labels) in enumerate(self.clips(), 1):
             writer.add(clip, labels)
             progress(done, len(self))

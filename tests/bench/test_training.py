@@ -10,7 +10,7 @@ from bench.presets import get_preset
 from bench.skeleton import get_layout
 from bench.training import TrainingDivergedError, class_weights, learning_rate, predict_logits, train_classifier
 
-QUICK = get_preset("quick").training
+QUICK = get_preset("quick").attack
 CONFIG = dataclasses.replace(QUICK, frames=4, epochs=12, batch=8, lr=0.05, warmup=1, patience=0, rotate=0.0)
 
 
