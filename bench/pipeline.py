@@ -68,6 +68,31 @@ class Release:
 
 
 @dataclass(frozen=True)
+class Training:
+    """One model to train.
+
+    Args:
+        attacker: Who learns; None for the action classifier that measures utility.
+        release: What it learns from.
+        seed: Seed of the training.
+        seen: The release in words.
+    """
+
+    attacker: Spec | None
+    release: Release
+    seed: int
+    seen: str
+
+    def __str__(self) -> str:
+        return f"train {self.attacker or 'action classifier'} on {self.seen}"
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        """Equal for equal models: what they are called and where their clips lie do not matter."""
+        return self.attacker.digest if self.attacker else "", self.release.content, self.seed
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Class probabilities (n, K) float32 of the test clips of one part, and the stage they came from."""
 
@@ -100,8 +125,7 @@ class Bench:
     """Evaluates jobs on one data set under one protocol and preset.
 
     Args:
-        dataset: Spec of the data set.
-        store: Its clip store.
+        store: Clip store of the data set.
         protocol: How it is split.
         preset: Budget.
         stages: Where finished stages lie.
@@ -119,7 +143,6 @@ class Bench:
         device: torch.device,
         step: Step,
     ):
-        self.dataset = dataset
         self.protocol = protocol
         self.preset = preset
         self.stages = stages
@@ -144,11 +167,16 @@ class Bench:
         Raises:
             ProtocolError: if the data cannot support it.
         """
-        return instantiate(self.protocol, target, self._source.labels, str(self.dataset))
+        return instantiate(self.protocol, target, self._source.labels, self.dataset)
 
     @cached_property
     def clip_names(self) -> np.ndarray:
         return self._source.labels["clip"].to_numpy(dtype=str)
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set, with the parameters that generated it."""
+        return self._source.meta["dataset"]
 
     @property
     def fingerprint(self) -> str:
@@ -157,7 +185,7 @@ class Bench:
     @cached_property
     def _normalised(self) -> Output:
         def compute(folder: Path) -> Mapping[str, Any]:
-            meta = {"dataset": str(self.dataset), "frame_rate": self._source.meta["frame_rate"], "normalisation": NORMALISATION}
+            meta = {"dataset": self.dataset, "frame_rate": self._source.meta["frame_rate"], "normalisation": NORMALISATION}
             with ClipWriter(folder / "clips", self._source.layout, meta) as writer:
                 normalisation.normalise_store(self._source, writer, NORMALISATION)
             return {"rows": _rows_digest(ClipStore.open(folder / "clips").rows)}
@@ -227,68 +255,66 @@ class Bench:
         """Who measures utility, and under which budget."""
         return {"utility": self.preset.utility_backbone, "training": dataclasses.asdict(self.preset.utility)}
 
-    def train_attacker(self, attacker: Spec, release: Release, seed: int, seen: str) -> Output:
-        """An attacker that learnt from these clips; `seen` says in words which they are."""
-        part = self.part(attacker.value.target)
+    def trainings(self, job: Job) -> list[Training]:
+        """The models that a job rests on: attacker, raw-trained and retrained action classifier; makes their releases."""
+        seed, anonymized = job.seed, f"clips anonymized by {job.anonymizer}"
+        holder = self.release(job.anonymizer, seed, "holder/0")
+        attacker = Training(job.attacker, self.raw, seed, "raw clips")
+        if job.threat.anonymizes:
+            attacker = Training(job.attacker, self.release(job.anonymizer, seed, "attacker/0"), seed, anonymized)
+        return [attacker, Training(None, self.raw, seed, "raw clips"), Training(None, holder, seed, anonymized)]
+
+    def train(self, training: Training) -> Output:
+        """A trained attacker or action classifier."""
+        attacker, seed = training.attacker, training.seed
+        part = self.part(attacker.value.target if attacker else ACTION)
 
         def compute(folder: Path) -> Mapping[str, Any]:
-            with self._step(f"train {attacker} on {seen}") as report:
-                return attacker.value.fit(self.clips(release), part, self.preset, folder, seed=seed, progress=report)
+            clips = self.clips(training.release)
+            with self._step(str(training)) as report:
+                if attacker:
+                    return attacker.value.fit(clips, part, self.preset, folder, seed=seed, progress=report)
+                backbone, config = self.preset.utility_backbone, self.preset.utility
+                return classifiers.fit_classifier(backbone, clips, part, config, folder, seed=seed, progress=report)
 
-        return self._train(self._attack(attacker), part, release, seed, compute)
+        return self.stages.run("train", VERSIONS["train"], self._training_inputs(training), compute)
 
-    def train_utility(self, release: Release, seed: int, seen: str) -> Output:
-        """An action classifier that learnt from these clips."""
-        part, backbone = self.part(ACTION), self.preset.utility_backbone
+    def is_trained(self, training: Training) -> bool:
+        """Whether the model is there already."""
+        return self.stages.has("train", VERSIONS["train"], self._training_inputs(training))
 
-        def compute(folder: Path) -> Mapping[str, Any]:
-            clips = self.clips(release)
-            with self._step(f"train action classifier on {seen}") as report:
-                return classifiers.fit_classifier(backbone, clips, part, self.preset.utility, folder, seed=seed, progress=report)
-
-        return self._train(self._utility, part, release, seed, compute)
-
-    def _train(self, who: Mapping[str, Any], part: Part, release: Release, seed: int, compute: Callable) -> Output:
-        inputs = {
-            **who,
-            "part": part.digest,
-            "clips": release.content,
+    def _training_inputs(self, training: Training) -> dict[str, Any]:
+        return {
+            **self._who(training.attacker),
+            "part": self.part(training.attacker.value.target if training.attacker else ACTION).digest,
+            "clips": training.release.content,
             "layout": self._source.meta["layout"],
-            "seed": seed,
+            "seed": training.seed,
         }
-        return self.stages.run("train", VERSIONS["train"], inputs, compute)
 
-    def predict_attacker(self, attacker: Spec, trained: Output, release: Release) -> Prediction:
-        part = self.part(attacker.value.target)
-        return self._predict(
-            self._attack(attacker),
-            trained,
-            part,
-            release,
-            lambda: attacker.value.scores(self.clips(release), part.test, part, self.preset, trained.path),
-        )
+    def _who(self, attacker: Spec | None) -> dict[str, Any]:
+        """Who attacks, or measures utility, and under which budget: a part of the address of its stages."""
+        if attacker:
+            return {"attacker": attacker.describe(), "training": dataclasses.asdict(self.preset.attack)}
+        return {"utility": self.preset.utility_backbone, "training": dataclasses.asdict(self.preset.utility)}
 
-    def predict_utility(self, trained: Output, release: Release) -> Prediction:
-        part, backbone, config = self.part(ACTION), self.preset.utility_backbone, self.preset.utility
-        return self._predict(
-            self._utility,
-            trained,
-            part,
-            release,
-            lambda: classifiers.classifier_scores(backbone, self.clips(release), part.test, part, config, trained.path),
-        )
+    def predict(self, attacker: Spec | None, trained: Output, release: Release) -> Prediction:
+        """Scores of an attacker, or of an action classifier, on the test clips of a release."""
+        part = self.part(attacker.value.target if attacker else ACTION)
 
-    def _predict(
-        self, who: Mapping[str, Any], trained: Output, part: Part, release: Release, score: Callable[[], np.ndarray]
-    ) -> Prediction:
         def compute(folder: Path) -> None:
-            scores = score()
+            clips = self.clips(release)
+            if attacker:
+                scores = attacker.value.scores(clips, part.test, part, self.preset, trained.path)
+            else:
+                backbone, config = self.preset.utility_backbone, self.preset.utility
+                scores = classifiers.classifier_scores(backbone, clips, part.test, part, config, trained.path)
             if scores.shape != (len(part.test), len(part.classes)) or not np.isfinite(scores).all():
                 raise ValueError(f"expected finite scores of shape {(len(part.test), len(part.classes))}, got {scores.shape}")
             np.save(folder / "scores.npy", scores.astype(np.float32))
 
         inputs = {
-            **who,
+            **self._who(attacker),
             "model": trained.key,  # not its content: a stored model may hold more than its numbers, such as times
             "clips": release.content,
             "part": part.digest,
@@ -301,22 +327,16 @@ class Bench:
 
     def evaluate(self, job: Job) -> Outcome:
         """Computes, or finds, all that one record rests on."""
-        seed, name = job.seed, str(job.anonymizer)
-        holder = self.release(job.anonymizer, seed, "holder/0")
-        learnt_from, seen = self.raw, "raw clips"
-        if job.threat.anonymizes:
-            learnt_from, seen = self.release(job.anonymizer, seed, "attacker/0"), f"clips anonymized by {name}"
-        trained = self.train_attacker(job.attacker, learnt_from, seed, seen)
-        raw_model = self.train_utility(self.raw, seed, "raw clips")
-        retrained_model = self.train_utility(holder, seed, f"clips anonymized by {name}")
+        trained, raw_model, retrained_model = (self.train(training) for training in self.trainings(job))
+        holder = self.release(job.anonymizer, job.seed, "holder/0")
         predictions = {
-            "attack": self.predict_attacker(job.attacker, trained, holder),
-            "action_reference": self.predict_utility(raw_model, self.raw),
-            "action_raw": self.predict_utility(raw_model, holder),
-            "action_retrained": self.predict_utility(retrained_model, holder),
+            "attack": self.predict(job.attacker, trained, holder),
+            "action_reference": self.predict(None, raw_model, self.raw),
+            "action_raw": self.predict(None, raw_model, holder),
+            "action_retrained": self.predict(None, retrained_model, holder),
         }
         models = {
-            "fit": self.fit(job.anonymizer, seed),
+            "fit": self.fit(job.anonymizer, job.seed),
             "attacker": trained,
             "utility_raw": raw_model,
             "utility_retrained": retrained_model,

@@ -59,7 +59,7 @@ def identity(bench: Bench, job: Job) -> dict[str, Any]:
     """Everything that determines a record, and nothing that does not."""
     return {
         "schema": SCHEMA,
-        "dataset": str(bench.dataset),
+        "dataset": bench.dataset,
         "data": bench.fingerprint,
         "protocol": bench.protocol.describe(),
         "normalisation": NORMALISATION,
@@ -76,7 +76,7 @@ def identity(bench: Bench, job: Job) -> dict[str, Any]:
 def record_path(folder: Path, bench: Bench, job: Job) -> Path:
     """`records/<data set>/<protocol>/<preset>/<anonymizer>/<attacker>/<key>.json`."""
     names = (bench.dataset, bench.protocol.name, bench.preset.name, job.anonymizer.plugin.name, job.attacker.plugin.name)
-    return Path(folder, *(_file_name(str(name)) for name in names), f"{digest(identity(bench, job))}.json")
+    return Path(folder, *(_file_name(name) for name in names), f"{digest(identity(bench, job))}.json")
 
 
 def _file_name(text: str) -> str:

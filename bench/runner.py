@@ -1,16 +1,19 @@
 """A whole grid: plans the jobs, evaluates each, keeps going when one fails, and collects what was measured."""
 
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from bench.data.prepare import open_or_prepare
 from bench.data.store import ClipStore
+from bench.executors import train_all, use_one_thread, worker_count
 from bench.files import UserError
-from bench.pipeline import Bench, Job
+from bench.pipeline import Bench, Job, Step, Training
 from bench.presets import Preset
 from bench.progress import Display
 from bench.protocols import ACTION, Protocol, ProtocolError, instantiate
@@ -32,7 +35,6 @@ class Plan:
         left_out: Attackers of `all`, or of the default ones, that this data set has no labels for, with the reason.
     """
 
-    dataset: Spec
     store: ClipStore
     protocol: Protocol
     preset: Preset
@@ -48,7 +50,7 @@ class Result:
         records: One for each job that ended well, in the order of the jobs.
         computed: How many of them were not there before.
         failed: For each job that failed, its names and what went wrong.
-        stages: Names of the stages computed.
+        stages: Names of the stages that this process computed.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -103,7 +105,7 @@ def make_plan(
         for attacker in usable
         for level in levels
     )
-    return Plan(data, store, chosen, preset, jobs, tuple(left_out))
+    return Plan(store, chosen, preset, jobs, tuple(left_out))
 
 
 def choose_protocol(dataset: Spec, name: str | None) -> Protocol:
@@ -121,14 +123,31 @@ def choose_protocol(dataset: Spec, name: str | None) -> Protocol:
     raise UserError(f"{dataset.plugin.name} has no protocol {name!r}; it has {', '.join(p.name for p in protocols.values())}")
 
 
-def run_plan(plan: Plan, results: Path, device: torch.device) -> Result:
-    """Evaluates every job of a plan; a job that fails does not stop the others."""
+def make_bench(step: Step, *, plan: Plan, results: Path, device: torch.device) -> Bench:
+    """The bench of a plan; for workers, a partial of this function is what travels."""
+    return Bench(plan.store, plan.protocol, plan.preset, StageStore(results / "stages"), device, step)
+
+
+def run_plan(plan: Plan, results: Path, device: torch.device, workers: int | None = None) -> Result:
+    """Evaluates every job of a plan; a job that fails does not stop the others.
+
+    Args:
+        plan: What to do.
+        results: Folder for stages and records.
+        device: Where to compute.
+        workers: Processes to train in; by default one a core on a CPU, one on a GPU.
+    """
     result = Result()
+    use_one_thread(device)
     with Display(len(plan.jobs)) as display:
         for line in plan.left_out:
             display.say(f"left out: {line}")
-        stages = StageStore(results / "stages")
-        bench = Bench(plan.dataset, plan.store, plan.protocol, plan.preset, stages, device, display.step)
+        bench = make_bench(display.step, plan=plan, results=results, device=device)
+        missing = [job for job in plan.jobs if read_record(record_path(results / "records", bench, job)) is None]
+        trainings = _trainings(bench, missing)
+        count = worker_count(device, workers, len(trainings))
+        if count > 1:
+            train_all(partial(make_bench, plan=plan, results=results, device=device), trainings, count, display)
         for job in plan.jobs:
             path = record_path(results / "records", bench, job)
             try:
@@ -145,8 +164,17 @@ def run_plan(plan: Plan, results: Path, device: torch.device) -> Result:
             except Exception as error:  # whatever a plugin raises must not cost the other pairs
                 result.failed.append(_failure(job, error))
                 display.pair_done(f"{job} FAILED: {result.failed[-1]['error']}")
-    result.stages = stages.computed
+    result.stages = bench.stages.computed
     return result
+
+
+def _trainings(bench: Bench, jobs: Sequence[Job]) -> list[Training]:
+    """The distinct models that jobs rest on and that are not there yet; a job that fails here reports it when its turn comes."""
+    found: dict[tuple, Training] = {}
+    for job in jobs:
+        with contextlib.suppress(Exception):
+            found |= {training.key: training for training in bench.trainings(job) if not bench.is_trained(training)}
+    return list(found.values())
 
 
 def _failure(job: Job, error: Exception) -> dict[str, str]:

@@ -1,5 +1,8 @@
 """Serves MLflow's pages on this machine."""
 
+import contextlib
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -38,13 +41,20 @@ def serve(results: Path, port: int, announce: Callable[[str], None]) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
     command += ["--backend-store-uri", tracking_uri(results)]
     log = results / "mlflow-server.log"
-    with log.open("w", encoding="utf-8") as output, subprocess.Popen(command, stdout=output, stderr=output) as server:
+    environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    with (
+        log.open("w", encoding="utf-8") as output,
+        subprocess.Popen(command, stdout=output, stderr=output, env=environment, start_new_session=True) as server,
+    ):
         try:
             _wait(server, port, log)
             announce(f"MLflow shows the runs at {link} (stop with Ctrl-C)")
             server.wait()
+        except KeyboardInterrupt:
+            announce("stopped")
         finally:
-            server.terminate()
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)  # the server has workers of its own
 
 
 def _page(results: Path) -> str:

@@ -60,8 +60,7 @@ class StageStore:
             inputs: Everything else that determines the output, as JSON values.
             compute: Writes files into the folder it is given and may return JSON values for `info`.
         """
-        key = digest({"stage": name, "version": version, "inputs": inputs})
-        path = self.root / name / key
+        key, path = self._address(name, version, inputs)
         if (done := self._read(path, key)) is not None:
             return done
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +88,14 @@ class StageStore:
         done = self._read(path, key)
         assert done is not None
         return done
+
+    def has(self, name: str, version: int, inputs: Mapping[str, Any]) -> bool:
+        """Whether the stage's output is there."""
+        return (self._address(name, version, inputs)[1] / _STATE).exists()
+
+    def _address(self, name: str, version: int, inputs: Mapping[str, Any]) -> tuple[str, Path]:
+        key = digest({"stage": name, "version": version, "inputs": inputs})
+        return key, self.root / name / key
 
     @staticmethod
     def _read(path: Path, key: str) -> Output | None:

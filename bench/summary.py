@@ -27,7 +27,6 @@ COLUMNS = (
 )
 FLAGS = {
     "single-draw": "the anonymizer is random, and only one draw of its randomness was measured",
-    "single-seed": "one training seed: the spread between trainings is not in the interval",
     "weak-attacker": "the attacker does not beat chance on raw clips, so its failure here shows nothing",
     "control-failed": "an attacker beats chance on clips that hold nothing (null): the measurement itself is broken",
 }
@@ -193,8 +192,6 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     flags = []
     if data["stochastic"] and len(measured.records) == 1:
         flags.append("single-draw")
-    if len(measured.records) == 1:
-        flags.append("single-seed")
     panel = [m for m in others if m.group == measured.group and m.first["names"]["attacker"] == data["names"]["attacker"]]
     if any(m.first["anonymizer"]["name"] == "identity" and m.leakage.low <= data["chance"] for m in panel):
         flags.append("weak-attacker")

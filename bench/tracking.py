@@ -5,13 +5,14 @@ intervals, curves and the data it used.
 """
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from bench.report.pareto import pareto_figure
-from bench.summary import Measured, measure
+from bench.summary import Measured, measure, trade_off
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
 _METRICS = ("leakage", "leakage_normalised", "top1", "top5", "action_raw", "action_retrained", "utility_retention")
@@ -27,10 +28,10 @@ def open_mlflow(results: Path) -> Any:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     results.mkdir(parents=True, exist_ok=True)
-    for name in ("alembic", "mlflow"):  # the migration of a new database is no news to the user
-        logging.getLogger(name).setLevel(logging.WARNING)
     import mlflow
 
+    for name in ("alembic", "mlflow.store.db.utils"):  # the making of a new database is no news to the user
+        logging.getLogger(name).setLevel(logging.WARNING)
     mlflow.set_tracking_uri(tracking_uri(results))
     return mlflow
 
@@ -48,7 +49,7 @@ def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
     for group in dict.fromkeys(m.group for m in measured):
         rows = [m for m in measured if m.group == group]
         dataset, data, protocol, preset = group
-        experiment = f"{dataset}, {protocol}, {preset}"
+        experiment = f"{dataset}, {protocol.replace('/', ' v')}, {preset}"  # MLflow reads a slash as a level of its own
         found = mlflow.get_experiment_by_name(experiment)
         identifier = (
             found.experiment_id
@@ -61,6 +62,7 @@ def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
             mlflow.set_tags({"command": command, "kind": "trade-off"})
             mlflow.log_params({"dataset": dataset, "data": data, "protocol": protocol, "preset": preset})
             mlflow.log_input(source, context="test")
+            mlflow.log_metrics(_summary(rows))
             table = pd.DataFrame([{**m.row(), "flags": " ".join(m.flags), "record": " ".join(m.row()["record"])} for m in rows])
             mlflow.log_table(table, "trade-off.json")
             mlflow.log_figure(pareto_figure(rows, experiment), "pareto.png")
@@ -70,12 +72,23 @@ def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
     return parent_id
 
 
+def _summary(rows: Sequence[Measured]) -> dict[str, float]:
+    """The points of the Pareto figure, by anonymizer."""
+    values = {}
+    for point in trade_off(rows, "semi-informed"):
+        name = point.anonymizer.replace("=", " ").replace(",", " ")
+        values[f"worst leakage/{name}"] = point.leakage.value
+        values[f"utility retention/{name}"] = point.utility.value
+    return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
 def _labels(rows: Sequence[Measured]) -> Any:
     """The test clips and their labels: what the runs were measured on; coordinates stay where they are."""
     import pandas as pd
 
     arrays = rows[0].records[0].predictions()
-    return pd.DataFrame({"clip": arrays["action_clip"], "action": arrays["action_label"], "subject": arrays["action_subject"]})
+    columns = {"clip": arrays["action_clip"], "action": arrays["action_label"], "subject": arrays["action_subject"]}
+    return pd.DataFrame(columns).astype(str)
 
 
 def _log_record(mlflow: Any, experiment: str, parent: str, measured: Measured, source: Any) -> None:

@@ -27,6 +27,7 @@ def main() -> None:
 @click.option("--preset", default="quick", show_default=True, metavar="NAME", help="Budget: quick, standard or paper.")
 @click.option("--seeds", type=int, help="Number of seeds; the preset's if not given.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+@click.option("--workers", type=click.IntRange(1), help="Processes to train in; by default one a core, or one on a GPU.")
 @click.option("--json", "json_file", metavar="FILE", help="Also write the rows as JSON; `-` writes them to standard output.")
 @click.option("--mlflow/--no-mlflow", default=True, show_default=True, help="Log the run to MLflow.")
 @results_option
@@ -39,6 +40,7 @@ def run(
     preset: str,
     seeds: int | None,
     device: str,
+    workers: int | None,
     json_file: str | None,
     mlflow: bool,
     results: Path,
@@ -61,7 +63,7 @@ def run(
         seeds=budget.seeds if seeds is None else seeds,
         results=results,
     )
-    result = run_plan(plan, results, chosen)
+    result = run_plan(plan, results, chosen, workers)
     present(result, results, json_file=json_file, mlflow=mlflow)
 
 

@@ -34,6 +34,7 @@ _MEANING = {
     _BODY_VALUES: "a body: id, 6 states, lean x and y, tracking state",
     _JOINT_VALUES: "a joint: x y z, depth, colour, orientation, tracking state",
 }
+_FARTHEST = 1e6  # metres; a coordinate beyond is damage
 _NUMERIC = b"0123456789+-.eE \r\n"
 _MISSING_LISTS = "*missing_skeletons*.txt"
 _LISTED = re.compile(r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}")
@@ -166,9 +167,11 @@ def _coordinates(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
         raise late
     joints = np.add.outer(firsts, np.arange(JOINTS))  # (bodies, 25): line of each joint
     values = table[joints, :3]  # (bodies, 25, 3)
-    if not np.isfinite(values).all():
-        body, joint, axis = np.argwhere(~np.isfinite(values))[0]
-        raise FormatError(int(joints[body, joint]) + 1, f"{'xyz'[axis]} of joint {joint + 1} is {values[body, joint, axis]}")
+    far = ~(np.abs(values) < _FARTHEST)  # NaN is far, too
+    if far.any():
+        body, joint, axis = np.argwhere(far)[0]
+        at, value = int(joints[body, joint]) + 1, values[body, joint, axis]
+        raise FormatError(at, f"{'xyz'[axis]} of joint {joint + 1} is {value:g}, expected a place in metres")
     out = np.zeros((int(table[0, 0]), JOINTS, 3, SLOTS))
     seen = slots < SLOTS
     out[frames[seen], :, :, slots[seen]] = values[seen]

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 from bench.files import UserError, atomic_folder, read_json, write_json
-from bench.skeleton import Layout, get_layout
+from bench.skeleton import Layout, get_layout, layout_names
 
 SCHEMA = 1
 REQUIRED_LABELS = ("clip", "action", "subject", "performance")
@@ -173,12 +173,17 @@ class ClipStore:
         try:
             meta = read_json(path / "meta.json")
             index = np.load(path / "index.npy", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StoreError(f"{path} is not a whole clip store ({error}); prepare the data again") from error
-        if meta.get("schema") != SCHEMA:
-            raise StoreError(f"{path} has schema {meta.get('schema')}, this version reads {SCHEMA}; prepare the data again")
+        schema = meta.get("schema") if isinstance(meta, dict) else None
+        if schema != SCHEMA or meta.get("layout") not in layout_names():
+            found = f"schema {schema} and layout {meta.get('layout')}" if schema == SCHEMA else f"schema {schema}"
+            raise StoreError(f"{path} has {found}, this version reads schema {SCHEMA}; prepare the data again")
         store = cls(path, meta, index)
-        rows = int((index[:, 1] * index[:, 2]).sum())
+        ends = np.cumsum(index[:, 1] * index[:, 2]) if index.ndim == 2 and index.shape[1] == 3 and len(index) else None
+        if ends is None or not np.array_equal(index[:, 0], [0, *ends[:-1]]):
+            raise StoreError(f"{path / 'index.npy'} is damaged; prepare the data again")
+        rows = int(ends[-1])
         if store.rows.shape != (rows, 3, store.layout.num_joints):
             raise StoreError(
                 f"{path / 'frames.npy'} holds {store.rows.shape}, its index asks for {rows} rows; prepare the data again"
@@ -214,7 +219,7 @@ class ClipStore:
         """(R, 3, V) float32, memory-mapped, read-only."""
         try:
             return np.load(self.path / "frames.npy", mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise StoreError(f"{self.path / 'frames.npy'} cannot be read ({error}); prepare the data again") from error
 
     @cached_property
@@ -222,7 +227,14 @@ class ClipStore:
         """The table of labels (pandas): strings where a column holds text, nullable integers where it holds numbers."""
         import pandas as pd
 
-        return pd.read_csv(self.path / "labels.csv", dtype={"clip": str, "performance": str}).convert_dtypes()
+        path = self.path / "labels.csv"
+        try:
+            table = pd.read_csv(path, dtype={"clip": str, "performance": str}).convert_dtypes()
+        except (OSError, ValueError) as error:
+            raise StoreError(f"{path} cannot be read ({error}); prepare the data again") from error
+        if len(table) != len(self) or not set(REQUIRED_LABELS) <= set(table):
+            raise StoreError(f"{path} describes {len(table)} clips, the index {len(self)}; prepare the data again")
+        return table
 
     def clip(self, i: int) -> np.ndarray:
         """Clip `i` as (3, T, V, M)."""

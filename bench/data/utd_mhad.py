@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _NAME = re.compile(r"a(\d+)_s(\d+)_t(\d+)_skeleton\.mat")
 _EXPECTED = "UTD-MHAD clips (a1_s1_t1_skeleton.mat, ...)"
 _VARIABLE = "d_skel"
+_FARTHEST = 1e6  # metres; a coordinate beyond is damage
 _ACTIONS = (
     "right arm swipe to the left",
     "right arm swipe to the right",
@@ -130,12 +131,11 @@ def read_clip(member: Member) -> np.ndarray:
     joints = get_layout(UTDMHAD.layout).num_joints
     if array.dtype.kind not in "fiu" or array.ndim != 3 or array.shape[:2] != (joints, 3) or not array.shape[2]:
         raise member.error(f"{_VARIABLE} has shape {array.shape} of {array.dtype}, expected ({joints}, 3, frames) of numbers")
-    bad = np.argwhere(~np.isfinite(array))
-    if bad.size:
-        joint, axis, frame = bad[0]
-        raise member.error(
-            f"{len(bad)} values are not finite, the first is {'xyz'[axis]} of joint {joint + 1} in frame {frame + 1}"
-        )
+    far = np.argwhere(~(np.abs(array) < _FARTHEST))  # NaN is far, too
+    if far.size:
+        joint, axis, frame = far[0]
+        place = f"{'xyz'[axis]} of joint {joint + 1} in frame {frame + 1}"
+        raise member.error(f"{place} is {array[joint, axis, frame]:g}, expected a place in metres ({len(far)} such values)")
     if not array.any():
         raise member.error("all coordinates are zero: no body")
     return array.astype(np.float32).transpose(1, 2, 0)[..., None]  # (3, T, V, 1)

@@ -24,10 +24,22 @@ def pareto_figure(measured: Sequence[Measured], title: str) -> Figure:
     axes = figure.add_subplot()
     for low, high in zip((0.0, *BUDGETS), BUDGETS, strict=False):
         axes.axhspan(low, high, color="#009E73", alpha=0.16 - 0.25 * low, linewidth=0, zorder=0)
-    points, naive = trade_off(measured, "semi-informed"), trade_off(measured, "ignorant")
+    points, naive = (
+        [p for p in trade_off(measured, threat) if np.isfinite(p.utility.value)] for threat in ("semi-informed", "ignorant")
+    )
     names = list(dict.fromkeys(p.anonymizer for p in (*points, *naive)))
+    if not names:
+        axes.text(
+            0.5,
+            0.5,
+            "no utility to retain: the action classifier does not beat chance on raw clips",
+            transform=axes.transAxes,
+            ha="center",
+        )
     colour = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
-    offsets = dict(zip(names, np.linspace(-0.006, 0.006, len(names)), strict=True)) if len(names) > 1 else {names[0]: 0.0}
+    offsets = (
+        dict(zip(names, np.linspace(-0.006, 0.006, len(names)), strict=True)) if len(names) > 1 else dict.fromkeys(names, 0.0)
+    )
     for point in naive:
         axes.scatter(
             point.utility.value + offsets[point.anonymizer],

@@ -61,7 +61,7 @@ def _number(row: Mapping[str, Any], name: str) -> str:
 
 
 def _interval(row: Mapping[str, Any], name: str) -> str:
-    return f"{_number(row, name)} [{_number(row, f'{name}_low')}, {_number(row, f'{name}_high')}]"
+    return f"{_number(row, name)} [{_number(row, f'{name}_low')}, {_number(row, f'{name}_high')}]" if name in row else "-"
 
 
 def _notes(measured: Sequence[Measured]) -> list[str]:
@@ -74,9 +74,14 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
     return [
         "Leakage: the attacker's balanced top-1; normalised: chance is 0, every clip named is 1. Only semi-informed rows rank.",
         "Action: top-1 on released clips of a raw-trained and of a retrained classifier; retention: retrained against raw clips.",
-        "; ".join(notes) + ".",
+        "; ".join(notes) + f". Seeds: {_seeds(measured)}; the spread between trainings is not in the intervals.",
         *(f"{flag}: {FLAGS[flag]}." for flag in raised),
     ]
+
+
+def _seeds(measured: Sequence[Measured]) -> str:
+    counts = sorted({len(m.records) for m in measured})
+    return str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
 def write_csv(measured: Sequence[Measured], path: Path) -> None:

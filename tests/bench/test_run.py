@@ -27,6 +27,8 @@ RUN = [
     "--attacker",
     "bones-lda,shiftgcn-reid:backbone=simple",
     "--no-mlflow",
+    "--workers",
+    "1",
 ]
 
 

@@ -1,0 +1,167 @@
+"""The clip store: what goes in comes out, and a store is whole or not there."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench.data.store import ClipStore, ClipWriter, StoreError
+from bench.skeleton import get_layout
+
+NTU = get_layout("ntu")
+FILES = ("frames.npy", "index.npy", "labels.csv", "meta.json")
+META = {"dataset": "test", "frame_rate": 30.0}
+
+
+def labels(k, **more):
+    return {"clip": f"c{k}", "action": k % 3, "subject": k % 2, "performance": f"p{k}", **more}
+
+
+def make_clips():
+    rng = np.random.default_rng(0)
+    return [rng.normal(size=(3, frames, 25, bodies)).astype(np.float32) for frames, bodies in ((4, 1), (1, 2), (7, 2), (5, 1))]
+
+
+def write(path, clips, **more):
+    with ClipWriter(path, NTU, META) as writer:
+        for k, clip in enumerate(clips):
+            writer.add(clip, labels(k, **more))
+    return ClipStore.open(path)
+
+
+def test_round_trip(tmp_path):
+    clips = make_clips()
+    clips[2][:, 3, :, 0] = 0  # a body that is away for a frame keeps its slot
+    padded = [np.concatenate([clip, np.zeros_like(clip)], axis=3) for clip in clips]
+    store = write(tmp_path / "s", padded)
+    assert len(store) == 4
+    assert store.lengths.tolist() == [4, 1, 7, 5]
+    assert store.index[:, 2].tolist() == [1, 2, 2, 1]  # trailing bodies that never come are dropped
+    assert store.num_bodies == 2
+    assert store.layout is NTU
+    for clip, back in zip(clips, store, strict=True):
+        np.testing.assert_array_equal(back, clip)
+    assert store.rows.shape == (4 + 2 + 14 + 5, 3, 25)
+    assert isinstance(store.rows, np.memmap)
+    assert store.rows.dtype == np.float32
+    assert not store.rows.flags.writeable
+    np.testing.assert_array_equal(store.rows[6 + 1], clips[2][:, 0, :, 1])  # frame by frame, body by body
+    assert (store.meta["clips"], store.meta["frames"], store.meta["dataset"]) == (4, 17, "test")
+
+
+def test_missing_labels_are_missing(tmp_path):
+    with ClipWriter(tmp_path / "s", NTU, META) as writer:
+        writer.add(make_clips()[0], {**labels(0), "gender": "F", "camera": 2})
+        writer.add(make_clips()[1], {**labels(1), "performance": "001", "gender": ""})
+        writer.skip("c9", "has no skeleton")
+    store = ClipStore.open(tmp_path / "s")
+    assert list(store.labels) == ["clip", "action", "subject", "performance", "gender", "camera"]
+    assert store.labels["gender"].isna().tolist() == [False, True]
+    assert store.labels["camera"].isna().tolist() == [False, True]
+    assert pd.api.types.is_integer_dtype(store.labels["camera"])  # not 2.0
+    assert store.labels["performance"].tolist() == ["p0", "001"]  # a name stays text
+    assert store.meta["skipped"] == [{"clip": "c9", "reason": "has no skeleton"}]
+
+
+def test_fingerprint_is_of_the_data(tmp_path):
+    clips = make_clips()
+    first = write(tmp_path / "a", clips).fingerprint
+    assert write(tmp_path / "b", clips).fingerprint == first
+    changed = [clip.copy() for clip in clips]
+    changed[1][0, 0, 0, 0] += 1e-6
+    assert write(tmp_path / "c", changed).fingerprint != first
+    assert write(tmp_path / "d", clips[::-1]).fingerprint != first
+    assert write(tmp_path / "e", clips, camera=1).fingerprint != first
+    # The same rows cut into clips in another way are other data.
+    rows = np.concatenate([clips[0], clips[3]], axis=1)
+    assert (
+        write(tmp_path / "f", [rows[:, :4], rows[:, 4:]]).fingerprint
+        != write(tmp_path / "g", [rows[:, :5], rows[:, 5:]]).fingerprint
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda clip, given: (clip[:2], given), r"expected shape \(3, T, 25, M\)"),
+        (lambda clip, given: (clip[:, :, :20], given), r"expected shape \(3, T, 25, M\)"),
+        (lambda clip, given: (clip[:, :0], given), r"expected shape \(3, T, 25, M\)"),
+        (lambda clip, given: (clip[..., 0], given), r"expected shape \(3, T, 25, M\)"),
+        (lambda clip, given: (np.where(clip > 1, np.nan, clip), given), "not finite"),
+        (lambda clip, given: (clip * 0, given), "no body"),
+        (lambda clip, given: (clip, {**given, "subject": None}), "no value for subject"),
+        (lambda clip, given: (clip, {**given, "performance": ""}), "no value for performance"),
+        (lambda clip, given: (clip, {**given, "clip": "c0"}), "already written"),
+    ],
+)
+def test_refuses_clips_and_leaves_nothing(tmp_path, change, message):
+    clips = make_clips()
+    with pytest.raises(ValueError, match=message), ClipWriter(tmp_path / "s", NTU, META) as writer:
+        writer.add(clips[0], labels(0))
+        writer.add(*change(clips[1], labels(1)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_interrupted_writer_keeps_the_old_store(tmp_path):
+    old = write(tmp_path / "s", make_clips()).fingerprint
+    with pytest.raises(KeyboardInterrupt), ClipWriter(tmp_path / "s", NTU, META) as writer:
+        writer.add(make_clips()[0], labels(0))
+        raise KeyboardInterrupt
+    assert ClipStore.open(tmp_path / "s").fingerprint == old
+    assert write(tmp_path / "s", make_clips()[:2]).fingerprint != old  # a finished one replaces it
+    assert [path.name for path in tmp_path.iterdir()] == ["s"]
+
+
+def test_refuses_an_empty_store(tmp_path):
+    with pytest.raises(StoreError, match=r"no clip could be read \(1 skipped\)"), ClipWriter(tmp_path / "s", NTU, META) as writer:
+        writer.skip("c0", "has no skeleton")
+    assert list(tmp_path.iterdir()) == []
+
+
+def cut(name, share):
+    return lambda path: (path / name).write_bytes((path / name).read_bytes()[: int((path / name).stat().st_size * share)])
+
+
+def rewrite_meta(**changes):
+    def change(path):
+        meta = json.loads((path / "meta.json").read_text()) | changes
+        (path / "meta.json").write_text(json.dumps(meta))
+
+    return change
+
+
+def save(name, change):
+    return lambda path: np.save(path / name, change(np.load(path / name)), allow_pickle=True)
+
+
+DAMAGE = {
+    **{f"no {name}": lambda path, name=name: (path / name).unlink() for name in FILES},
+    **{f"{name} cut at {share}": cut(name, share) for name in FILES for share in (0, 0.4)},
+    **{f"{name} cut at 0.95": cut(name, 0.95) for name in FILES if name != "labels.csv"},  # may only shorten a name there
+    "another schema": rewrite_meta(schema=99),
+    "another layout": rewrite_meta(layout="tail"),
+    "meta is a list": lambda path: (path / "meta.json").write_text("[]"),
+    "flat index": save("index.npy", np.ravel),
+    "index beyond the rows": save("index.npy", lambda index: index + np.array([900, 0, 0])),
+    "a row too few": save("frames.npy", lambda rows: rows[:-1]),
+    "pickled frames": save("frames.npy", lambda rows: rows.astype(object)),
+}
+
+
+# What `ClipStore` does not refuse yet, or not with a StoreError.
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_refused_in_one_line(tmp_path, damage):
+    write(tmp_path / "s", make_clips())
+    DAMAGE[damage](tmp_path / "s")
+    with pytest.raises(StoreError) as caught:
+        store = ClipStore.open(tmp_path / "s")
+        assert len(store.labels) == len(store)
+    assert "\n" not in str(caught.value)
+    assert str(tmp_path / "s") in str(caught.value)
+    assert "prepare the data again" in str(caught.value)
+
+
+def test_no_store_at_all(tmp_path):
+    with pytest.raises(StoreError, match="not a whole clip store"):
+        ClipStore.open(tmp_path / "nothing")
