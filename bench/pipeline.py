@@ -135,7 +135,6 @@ class Bench:
 
     def __init__(
         self,
-        dataset: Spec,
         store: ClipStore,
         protocol: Protocol,
         preset: Preset,

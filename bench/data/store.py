@@ -190,6 +190,9 @@ class ClipStore:
             )
         return store
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return ClipStore.open, (self.path,)  # another process maps the files itself
+
     def __len__(self) -> int:
         return len(self.index)
 
