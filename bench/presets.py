@@ -18,7 +18,7 @@ class TrainingConfig:
         stretch: Augmentation: each axis scaled by 1 ± this share; wrong for whoever reads body size.
         epochs: Most passes over the training clips.
         most_steps: Most optimiser steps, 0 for no limit: large data sets get fewer epochs, or a part of one.
-        patience: Epochs without a better validation loss after which training ends early; 0 never ends early.
+        patience: Epochs without a clearly better validation loss after which training ends early; 0 never ends early.
         batch: Clips of a batch.
         lr: Peak learning rate of SGD with Nesterov momentum 0.9.
         warmup: Epochs of linear warm-up.
@@ -84,7 +84,7 @@ _QUICK = TrainingConfig(
     rotate=15.0,
     stretch=0.0,
     epochs=30,
-    most_steps=700,
+    most_steps=600,
     patience=8,
     batch=16,
     lr=0.1,

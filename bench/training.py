@@ -12,6 +12,7 @@ from bench.data.clips import ClipSet, rotate_about_vertical, stretch
 from bench.presets import TrainingConfig
 
 Progress = Callable[[int, int, str], None]
+_MEANINGFUL = 0.005  # nats: a smaller gain does not keep a training going
 
 
 @dataclass
@@ -101,6 +102,7 @@ def train_classifier(
         config = replace(config, epochs=min(config.epochs, config.most_steps // steps))
     history = History()
     best: dict[str, Tensor] = {}
+    milestone, milestone_epoch = math.inf, 0  # last meaningful improvement
     for epoch in range(config.epochs):
         model.train()
         order = where[torch.randperm(len(where), generator=generator, device=device)]
@@ -137,7 +139,9 @@ def train_classifier(
         if progress:
             accuracy = history.validation_accuracy[-1]
             progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}")
-        if config.patience and epoch - history.best_epoch >= config.patience:
+        if history.validation_loss[-1] < milestone - _MEANINGFUL:
+            milestone, milestone_epoch = history.validation_loss[-1], epoch
+        if config.patience and epoch - milestone_epoch >= config.patience:
             break
     model.load_state_dict(best)
     model.eval()

@@ -53,11 +53,12 @@ class _NormAddReLU(torch.autograd.Function):
         if ctx.relu:
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
         grad_bias = _reduce(grad, scale)
-        grad_weight = _reduce(grad * centred, scale) * inv_std
-        # dx = scale (grad - mean(grad) - xhat mean(grad xhat))
+        grad_x = grad * centred
+        grad_weight = _reduce(grad_x, scale) * inv_std
+        # dx = scale (grad - mean(grad) - xhat mean(grad xhat)), in the memory of the product above
         offset = (-scale * grad_bias / ctx.count).to(grad.dtype)
         slope = (-scale * inv_std * grad_weight / ctx.count).to(grad.dtype)
-        grad_x = torch.addcmul(offset, centred, slope).addcmul_(grad, scale.to(grad.dtype))
+        torch.addcmul(offset, centred, slope, out=grad_x).addcmul_(grad, scale.to(grad.dtype))
         grad_shift = None if ctx.shift_shape is None else scale.new_zeros(ctx.shift_shape)  # the mean takes it away again
         return grad_x, grad if ctx.has_residual else None, grad_shift, grad_weight, grad_bias, None, None
 

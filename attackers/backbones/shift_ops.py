@@ -81,7 +81,7 @@ def _weighted_rows(x: Tensor, rows: Tensor, frames: Tensor, weights: Tensor) -> 
     index = rows[:, :, None, None] * t + frames.clamp(0, t - 1)  # (V, C, T', K)
     out = functional.embedding_bag(
         index.view(-1, terms),
-        x.view(-1, b),
+        x.detach().view(-1, b),  # the gradient is ours, and torch keeps less for a constant
         mode="sum",
         per_sample_weights=weights.expand(v, c, length, terms).reshape(-1, terms),
     )
@@ -116,7 +116,7 @@ class _TemporalShift(torch.autograd.Function):
             grad_x = _weighted_rows(grad, inverse, taps.div(ctx.stride, rounding_mode="floor"), weights)
         if ctx.needs_input_grad[1]:
             slope = _weighted_rows(x, rows, frames, fraction.new_tensor([-1.0, 1.0]).expand(*frames.shape))
-            grad_offset = (slope * grad).sum((2, 3), dtype=fraction.dtype).sum(0)
+            grad_offset = slope.mul_(grad).sum((2, 3), dtype=fraction.dtype).sum(0)
             if ctx.offset_gradient == "published":
                 grad_offset = torch.where(grad_offset == 0, 1e-4, 0.01 * grad_offset.sign())
         return grad_x, grad_offset, None, None, None, None

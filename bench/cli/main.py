@@ -19,9 +19,9 @@ def main() -> None:
 @main.command()
 @click.option("--dataset", default="synthetic", show_default=True, metavar="NAME[:KEY=VALUE,...]", help="Data set to measure on.")
 @click.option("--protocol", metavar="NAME", help="Split of the data set; its default one if not given.")
-@click.option("--anonymizer", default="all", show_default=True, metavar="A[,B...]", help="Anonymizers, or `all`.")
+@click.option("--anonymizer", default="identity,null,gauss", show_default=True, metavar="A[,B...]", help="Anonymizers, or `all`.")
 @click.option(
-    "--attacker", default="all", show_default=True, metavar="X[,Y...]", help="Attackers, or `all` that the data supports."
+    "--attacker", metavar="X[,Y...]", help="Attackers, or `all`. Default: shiftgcn-reid; bones-lda for re-ID and for gender."
 )
 @click.option("--threat", default="all", show_default=True, metavar="LEVEL[,...]", help="ignorant, semi-informed, or `all`.")
 @click.option("--preset", default="quick", show_default=True, metavar="NAME", help="Budget: quick, standard or paper.")

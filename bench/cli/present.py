@@ -35,8 +35,11 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
     if measured and mlflow:
         from bench.tracking import log_run
 
-        log_run(measured, results, " ".join(["bench", *sys.argv[1:]]))
-        click.echo("MLflow: run `bench ui` to see the runs", err=True)
+        try:
+            log_run(measured, results, " ".join(["bench", *sys.argv[1:]]))
+            click.echo("MLflow: run `bench ui` to see the runs", err=True)
+        except Exception as error:  # MLflow is a view: the records are written, and the run ended well without it
+            click.echo(f"MLflow could not be written ({type(error).__name__}: {error}); the records are not affected", err=True)
     if result.failed:
         for failure in result.failed:
             pair = f"{failure['anonymizer']} x {failure['attacker']}, {failure['threat']}, seed {failure['seed']}"

@@ -108,7 +108,7 @@ ACTIONS = (
         "wave with the right hand",
         2.4,
         _held(_right(shoulder_bend=12, shoulder_side=62, shoulder_twist=78, elbow_bend=82), 0.2, 0.84),
-        (Swing("right elbow bend", 24, 4, start=0.16, end=0.88), Swing("right wrist side", 12, 4, 0.85, 0.16, 0.88)),
+        (Swing("right elbow bend", 20, 4, start=0.16, end=0.88), Swing("right wrist side", 12, 4, 0.85, 0.16, 0.88)),
     ),
     Action(
         "drink",
@@ -128,17 +128,17 @@ ACTIONS = (
             1.0: {},
         },
     ),
-    Action("throw", 2.3, {0.0: {}, 0.34: _COCKED, 0.42: _COCKED, 0.66: _THROWN, 0.74: _THROWN, 1.0: {}}),
+    Action("throw", 2.5, {0.0: {}, 0.34: _COCKED, 0.42: _COCKED, 0.66: _THROWN, 0.74: _THROWN, 1.0: {}}),
     Action(
         "punch",
-        2.2,
+        3.0,
         _held(_GUARD, 0.2, 0.86),
         (
             Swing("spine twist", 18, 2, 0.0, 0.2, 0.84),
             *(
                 Swing(f"{side} {channel}", size, 2, shift, 0.2, 0.84, True)
                 for side, shift in (("right", 0.0), ("left", 0.5))
-                for channel, size in (("shoulder bend", 52), ("elbow bend", -98))
+                for channel, size in (("shoulder bend", 48), ("elbow bend", -80))
             ),
         ),
     ),
@@ -231,8 +231,8 @@ def _excursions(action: Action, phase: np.ndarray, harmonic: float) -> np.ndarra
         turn = 2 * np.pi * (swing.cycles * share + swing.shift)
         wave = np.sin(turn) + harmonic * np.sin(2 * turn)
         if swing.half:
-            # The positive half, smoothed so that a limb leaves and comes back without a jerk.
-            wave = np.where(np.sin(turn) > 0, wave, 0) * np.clip(1.6 * np.sin(turn), 0, 1)
+            # The positive half, squared so that a limb leaves and comes back without a jerk.
+            wave = np.maximum(np.sin(turn), 0) * wave
         fade = _minimum_jerk(np.clip(np.minimum(share, 1 - share) / 0.12, 0, 1))
         out[:, c] += swing.size * fade * wave
     return out

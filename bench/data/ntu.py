@@ -8,7 +8,7 @@ as missing are left out where their list lies with the data, and so are files in
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.data.dataset import DataError, Dataset
 from bench.data.ntu_files import CLIP, clip_labels, gender_table, missing_clips, read_clip
@@ -80,10 +80,10 @@ class NTU120(Dataset):
     frame_rate: ClassVar[float] = 30.0
     licence: ClassVar[str] = _LICENCE
     citation: ClassVar[str] = f"{_CITE_60} {_CITE_120}"
+    usual_source: ClassVar[str] = "NTU-RGBD"
     reader_version: ClassVar[int] = 1
     protocols: ClassVar[Mapping[str, Protocol]] = {"xrep/1": _xrep(XSUB_120)}
-    setups: ClassVar[int] = 32
-    num_actions: ClassVar[int] = 120
+    last: ClassVar[Mapping[str, int]] = {}  # label to its largest value; clips beyond belong to another data set
 
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
         """Reads a folder with the `.skeleton` files or with their `.zip` archives, or one archive; see `Dataset.read`."""
@@ -93,25 +93,30 @@ class NTU120(Dataset):
         with open_source(source, CLIP.pattern, _EXPECTED) as files:
             for archive in files.unopened:
                 writer.skip(archive, "not opened: unpacked clips lie beside it")
-            members = [member for member in files.members if clip_labels(member.name)["setup"] <= self.setups]
-            if others := len(files.members) - len(members):
-                writer.skip(f"S{self.setups + 1:03d} and later", f"{others} clips of set-ups that are not part of this data set")
-            for done, member in enumerate(members, 1):
+            for done, member in enumerate(files.members, 1):
                 labels = clip_labels(member.name)
-                if listed := missing.get(labels["clip"]):
-                    writer.skip(labels["clip"], f"listed in {listed}")
+                if outside := self._outside(labels):
+                    writer.skip(labels["clip"], outside)
+                elif labels["clip"] in missing:
+                    writer.skip(labels["clip"], "on the owners' list of missing skeletons")
                 elif (clip := read_clip(member)) is None:
                     writer.skip(labels["clip"], "has no skeleton")
                 else:
                     if self.gender_csv:
                         labels["gender"] = genders.get(labels["subject"], "")
                     writer.add(clip, labels)
-                progress(done, len(members))
+                progress(done, len(files.members))
         if not len(writer):
-            raise DataError(f"every clip in {source} is left out: of another set-up, listed as missing, or without a body")
+            raise DataError(f"every clip in {source} is left out: of another data set, listed as missing, or without a body")
+
+    def _outside(self, labels: Mapping[str, Any]) -> str:
+        """Why a clip is not part of this data set; "" if it is."""
+        return next(
+            (f"not part of this data set: {label} > {last}" for label, last in self.last.items() if labels[label] > last), ""
+        )
 
     def actions(self) -> Mapping[int, str]:
-        return dict(enumerate(_ACTIONS[: self.num_actions], 1))
+        return dict(enumerate(_ACTIONS[: self.last.get("action")], 1))
 
 
 @dataclass(frozen=True)
@@ -120,5 +125,4 @@ class NTU60(NTU120):
 
     citation: ClassVar[str] = _CITE_60
     protocols: ClassVar[Mapping[str, Protocol]] = {"xrep/1": _xrep(XSUB_60)}
-    setups: ClassVar[int] = 17
-    num_actions: ClassVar[int] = 60
+    last: ClassVar[Mapping[str, int]] = {"setup": 17, "subject": 40, "action": 60}

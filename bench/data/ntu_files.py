@@ -14,6 +14,7 @@ are not used.
 
 import csv
 import io
+import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -86,8 +87,8 @@ def main_bodies(slots: np.ndarray) -> np.ndarray | None:
         slots: (T, V, 3, slots), zero where a body is absent.
     """
     present = slots.any(axis=(1, 2))  # (T, slots)
-    energy = [float(slots[there, :, :, k].std(axis=(0, 1)).sum()) if there.any() else 0.0 for k, there in enumerate(present.T)]
-    kept = [k for k in np.argsort(energy)[::-1][:BODIES] if present[:, k].any()]
+    energy = [float(slots[there, :, :, k].std(axis=(0, 1)).sum()) if there.any() else -1.0 for k, there in enumerate(present.T)]
+    kept = [k for k in np.argsort(energy)[::-1][:BODIES] if energy[k] >= 0]
     return slots[..., kept].transpose(2, 0, 1, 3) if kept else None
 
 
@@ -221,22 +222,23 @@ def _structure(first: list[float], counts: list[int], expected: np.ndarray) -> n
     return np.array(bodies, dtype=np.int64).reshape(-1, 3).T
 
 
-def missing_clips(source: Path) -> dict[str, str]:
-    """Clips that the owners list as missing or broken, to the name of the list.
+def missing_clips(source: Path) -> set[str]:
+    """Clips that the owners list as missing or broken.
 
     The lists (`*missing_skeletons*.txt`) are looked for within a folder and beside a folder or archive. Their prose is skipped.
 
     Raises:
         DataError: if a list cannot be read.
     """
+    source = Path(os.path.abspath(source))  # "." has a parent, too
     paths = {*source.parent.glob(_MISSING_LISTS), *(source.rglob(_MISSING_LISTS) if source.is_dir() else ())}
-    listed: dict[str, str] = {}
+    listed: set[str] = set()
     for path in sorted(paths):
         try:
             lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError as error:
             raise DataError(f"{path} cannot be read ({error.strerror}); copy it again or delete it") from error
-        listed |= {match[0]: path.name for match in map(_LISTED.match, lines) if match}
+        listed |= {match[0] for match in map(_LISTED.match, lines) if match}
     return listed
 
 
@@ -244,9 +246,15 @@ def gender_table(path: Path) -> Mapping[int, str]:
     """Performer to "F" or "M", from a table with the columns `P` and `Gender`.
 
     Raises:
-        DataError: if the table cannot be read, or a row gives something else, or a performer twice.
+        DataError: if the table cannot be read or is empty, or a row gives something else, or a performer twice.
     """
-    return dict(_gender_rows(path))
+    try:
+        genders = dict(_gender_rows(path))
+    except csv.Error as error:
+        raise DataError(f"gender_csv={path} is not a table ({error}); it takes the columns P,Gender") from error
+    if not genders:
+        raise DataError(f"gender_csv={path} has no rows; it takes a number and F or M for each performer")
+    return genders
 
 
 def _gender_rows(path: Path) -> Iterator[tuple[int, str]]:

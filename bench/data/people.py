@@ -44,6 +44,9 @@ _LOG_MEN = {"* shoulder": 0.027, "* hip": -0.047}  # men's deviation from both s
 _SEGMENT_SD = 0.028  # log-normal spread of a segment about its share of stature
 _SIDE_SD = 0.005  # of which left and right do not share
 
+_LEFT = [k for k, joint in enumerate(JOINTS) if joint.startswith("left ")]
+_RIGHT = [JOINTS.index(JOINTS[k].replace("left", "right")) for k in _LEFT]
+_SYMMETRY = 0.85  # correlation of a style's left and right
 _BODY, _STYLE, _PERFORMANCE = 1, 2, 3  # channels of randomness
 
 
@@ -113,9 +116,15 @@ class Style:
 
     @classmethod
     def draw(cls, rng: np.random.Generator, spread: Self) -> Self:
-        """A normal deviate of every number, with the standard deviations in `spread`."""
-        drawn = {f.name: np.asarray(getattr(spread, f.name)) for f in fields(cls)}
-        return cls(**{name: sd * rng.standard_normal(sd.shape) for name, sd in drawn.items()})
+        """A normal deviate of every number, with the standard deviations in `spread`; left and right are alike, not equal."""
+        drawn = {}
+        for field in fields(cls):
+            sd = np.asarray(getattr(spread, field.name))
+            deviate = rng.standard_normal(sd.shape)
+            if sd.ndim:
+                deviate[_RIGHT] = _SYMMETRY * deviate[_LEFT] + np.sqrt(1 - _SYMMETRY**2) * deviate[_RIGHT]
+            drawn[field.name] = sd * deviate
+        return cls(**drawn)
 
     def scaled(self, factor: float) -> Self:
         return type(self)(**{f.name: factor * getattr(self, f.name) for f in fields(self)})
@@ -163,7 +172,7 @@ _WOMEN = replace(
     sway=_by_joint({"pelvis": 0.8}),
 )
 # Spread between two performances of one person: the same for everybody, whatever the dials.
-PERFORMANCES = replace(PEOPLE.scaled(0.9), tempo=0.06)
+PERFORMANCES = replace(PEOPLE.scaled(0.7), tempo=0.06)
 
 
 def person_style(seed: int, number: int, dynamics: float) -> Style:

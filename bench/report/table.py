@@ -2,7 +2,8 @@
 
 import csv
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -17,42 +18,57 @@ from bench.summary import COLUMNS, FLAGS, Measured
 SCHEMA = 1
 
 
+@dataclass(frozen=True)
+class _Column:
+    """A column of the printed table: its header, what it shows of a row, and whether a narrow terminal does without it."""
+
+    header: str
+    cell: Callable[[Mapping[str, Any]], str]
+    is_text: bool = False
+    only_if_wide: bool = False
+
+
+_WIDE = 150  # characters; the CSV and JSON files hold everything whatever the terminal
+_COLUMNS = (
+    _Column("anonymizer", lambda row: row["anonymizer"], is_text=True),
+    _Column("attacker", lambda row: row["attacker"], is_text=True),
+    _Column("threat", lambda row: row["threat"], is_text=True),
+    _Column("leakage [95 %]", lambda row: _interval(row, "leakage")),
+    _Column("chance", lambda row: _number(row, "chance")),
+    _Column("prior", lambda row: _number(row, "prior"), only_if_wide=True),
+    _Column("normalised [95 %]", lambda row: _interval(row, "leakage_normalised"), only_if_wide=True),
+    _Column("action raw", lambda row: _number(row, "action_raw"), only_if_wide=True),
+    _Column("retrained", lambda row: _number(row, "action_retrained")),
+    _Column("retention [95 %]", lambda row: _interval(row, "utility_retention"), only_if_wide=True),
+    _Column("flags", lambda row: ", ".join(row["flags"]), is_text=True),
+)
+
+
 def print_tables(measured: Sequence[Measured], console: Console) -> None:
     """Prints one table for each data set, protocol and preset; rows of different ones never share a table."""
     for (dataset, data, protocol, preset), group in groupby(measured, key=lambda m: m.group):
         rows = list(group)
-        console.print(_table(f"{dataset} (data {data}), protocol {protocol}, preset {preset}", rows), soft_wrap=True)
+        console.print(
+            _table(f"{dataset} (data {data}), protocol {protocol}, preset {preset}", rows, console.width), soft_wrap=True
+        )
         for line in _notes(rows):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print()
 
 
-def _table(title: str, measured: Sequence[Measured]) -> Table:
+def _table(title: str, measured: Sequence[Measured], width: int) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
-    for name in ("anonymizer", "attacker", "threat"):
-        table.add_column(name, no_wrap=True)
-    for name in ("leakage [95 %]", "chance", "prior", "normalised [95 %]", "action raw", "retrained", "retention [95 %]"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("flags", no_wrap=True)
+    columns = [column for column in _COLUMNS if width >= _WIDE or not column.only_if_wide]
+    for column in columns:
+        table.add_column(column.header, justify="left" if column.is_text else "right", no_wrap=True)
     previous = ""
     for m in measured:
-        row, name = m.row(), m.first["names"]["anonymizer"]
-        if previous and name != previous:
+        row = m.row()
+        if previous and row["anonymizer"] != previous:
             table.add_section()
-        table.add_row(
-            name if name != previous else "",
-            row["attacker"],
-            row["threat"],
-            _interval(row, "leakage"),
-            _number(row, "chance"),
-            _number(row, "prior"),
-            _interval(row, "leakage_normalised"),
-            _number(row, "action_raw"),
-            _number(row, "action_retrained"),
-            _interval(row, "utility_retention"),
-            ", ".join(row["flags"]),
-        )
-        previous = name
+        cells = [column.cell(row) for column in columns]
+        table.add_row(*(["", *cells[1:]] if row["anonymizer"] == previous else cells))
+        previous = row["anonymizer"]
     return table
 
 

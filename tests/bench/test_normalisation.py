@@ -185,6 +185,18 @@ def test_degenerate_spine_turns_nothing(direction):
     np.testing.assert_allclose(out, centred, atol=1e-6)
 
 
+@pytest.mark.parametrize("direction", [[0, 0, 0], [0.4, 0, 0], [-0.4, 0, 0]])
+def test_degenerate_shoulders_turn_nothing(direction):
+    """The spine is upright already; shoulders at one place, along the first axis or exactly against it."""
+    clip = people(np.random.default_rng(4), 1, 2, NTU)
+    (bottom, top), (left, right) = NTU.spine, NTU.shoulders
+    clip[0, :, 0, top, 0] = clip[0, :, 0, bottom, 0] + np.float32([0, 0, 0.5])
+    clip[0, :, 0, right, 0] = clip[0, :, 0, left, 0] + np.float32(direction)
+    out, _ = normalise_view(clip, np.array([2]), NTU)
+    centred = clip - clip[:, :, :, NTU.centre : NTU.centre + 1, :1]
+    np.testing.assert_allclose(out, centred, atol=1e-6)
+
+
 def test_pad_cyclic():
     clips = np.arange(2 * 3 * 4).reshape(2, 1, 4, 3, 1).repeat(3, axis=1).astype(np.float32)
     out = pad_cyclic(clips, np.array([3, 4]), frames=8)

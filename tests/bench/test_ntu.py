@@ -10,8 +10,9 @@ from bench.data import ntu_files
 from bench.data.dataset import DataError
 from bench.data.ntu import NTU60, NTU120
 from bench.data.ntu_files import main_bodies, parse_skeleton
-from bench.data.ntu_format import write_skeleton
+from bench.data.ntu_format import write_ntu_folder, write_skeleton
 from bench.data.store import ClipStore, ClipWriter
+from bench.data.synthetic import Synthetic
 from bench.protocols import ProtocolError, instantiate
 from bench.skeleton import get_layout
 
@@ -124,9 +125,9 @@ def test_real_gender_table(samples, tmp_path):
 
 def test_real_missing_lists(samples):
     listed = ntu_files.missing_clips(samples)
-    assert sum("60" in name for name in listed.values()) <= 302
     assert len(listed) == 535
-    assert listed["S001C002P005R002A008"].startswith("NTU_RGBD")
+    assert "S001C002P005R002A008" in listed
+    assert listed.isdisjoint(NAMES)
 
 
 # Made-up files ---------------------------------------------------------------------------------------------------------------
@@ -189,6 +190,38 @@ def test_reads_what_the_writer_writes(tmp_path):
     clip[:, 3:7, :, 1] = 0
     write_skeleton(tmp_path / "clips" / f"{NAMES[0]}.skeleton", clip)
     np.testing.assert_array_equal(read(tmp_path / "clips", tmp_path / "store").clip(0), clip)
+
+
+def test_whole_folder_round_trip(tmp_path):
+    """A synthetic set, written as the owners distribute theirs, reads as the same clips and labels to the last bit."""
+    people = Synthetic(people=4, motions=2, cameras=2)
+    with ClipWriter(tmp_path / "synthetic", get_layout("ntu"), {}) as writer:
+        people.read(None, writer, lambda done, total: None)
+    written = ClipStore.open(tmp_path / "synthetic")
+    paths = write_ntu_folder(people, tmp_path / "clips")
+    assert sorted(path.name for path in (tmp_path / "clips").iterdir()) == [path.name for path in paths]
+    store = read(tmp_path / "clips", tmp_path / "store", NTU120())
+    np.testing.assert_array_equal(store.index, written.index)
+    np.testing.assert_array_equal(store.rows, written.rows)
+    assert store.labels.equals(written.labels.drop(columns="gender"))
+
+
+def test_text_is_in_the_published_format(tmp_path):
+    write_skeleton(tmp_path / "x.skeleton", np.full((3, 2, 25, 2), 2, np.float32))
+    content = (tmp_path / "x.skeleton").read_bytes()
+    assert content.count(b"\n") == content.count(b"\r\n") == 1 + 2 * (1 + 2 * 27)
+    lines = content.decode().splitlines()
+    assert lines[:2] == ["2", "2"]
+    assert lines[3] == "25"
+    identities = [lines[2].split()[0], lines[2 + 27].split()[0]]
+    assert len(set(identities)) == 2
+    assert all(len(identity) == 17 and identity.isdecimal() for identity in identities)
+
+
+def test_still_body_is_kept():
+    """All joints at one place and no motion: an energy of zero is not an absent body."""
+    clip = main_bodies(parse_skeleton(text_of([[np.full((25, 3), 2.0)]] * 3)))
+    np.testing.assert_array_equal(clip, np.full((3, 3, 25, 1), 2.0))
 
 
 def test_long_clip_keeps_its_length():
@@ -293,10 +326,10 @@ def test_clips_left_out_by_rule_are_recorded(tmp_path):
     prose = "The following samples have missing skeletons:\r\n\r\n"
     (tmp_path / "set" / "NTU_RGBD_samples_with_missing_skeletons.txt").write_text(f"{prose}{listed}\r\nS001C002P006R001A008\r\n")
     reasons = {
-        listed: "listed in NTU_RGBD_samples_with_missing_skeletons.txt",
+        listed: "on the owners' list of missing skeletons",
         empty: "has no skeleton",
         none: "has no skeleton",
-        "S018 and later": "1 clips of set-ups that are not part of this data set",
+        late: "not part of this data set: setup > 17",
     }
     for source in (folder, folder.parent):  # the list lies beside the clips, or above them
         store = read(source, tmp_path / "store")
@@ -305,6 +338,35 @@ def test_clips_left_out_by_rule_are_recorded(tmp_path):
     both = read(folder, tmp_path / "store", NTU120())
     assert both.labels["clip"].tolist() == [NAMES[0], late]
     assert {entry["clip"] for entry in both.meta["skipped"]} == {listed, empty, none}
+
+
+def test_ntu60_is_a_part_of_ntu120(tmp_path):
+    """Set-ups to 17, performers to 40 and actions to 60 are NTU RGB+D 60; NTU RGB+D 120 takes all."""
+    inside = ["S001C001P001R001A001", "S017C003P040R002A060"]
+    outside = {
+        "S018C001P001R001A001": "setup > 17",
+        "S001C001P041R001A001": "subject > 40",
+        "S001C001P001R001A061": "action > 60",
+    }
+    names = [*inside, *outside]
+    folder = folder_of(tmp_path / "clips", {name: text_of(moving(k, 2)) for k, name in enumerate(names)})
+    seen = []
+    store = read(folder, tmp_path / "a", NTU60(), lambda *counts: seen.append(counts))
+    assert store.labels["clip"].tolist() == inside
+    skipped = {entry["clip"]: entry["reason"] for entry in store.meta["skipped"]}
+    assert skipped == {name: f"not part of this data set: {reason}" for name, reason in outside.items()}
+    assert seen[-1] == (5, 5)
+    everything = read(folder, tmp_path / "b", NTU120())
+    assert everything.labels["clip"].tolist() == sorted(names)
+    assert everything.meta["skipped"] == []
+
+
+def test_missing_list_beside_the_current_folder(tmp_path, monkeypatch):
+    whole = text_of(moving(0, 2))
+    folder = folder_of(tmp_path / "set" / "clips", {NAMES[0]: whole, NAMES[1]: whole})
+    (folder.parent / "some_missing_skeletons.txt").write_text(f"A line of prose\n\n{NAMES[1]}\n")
+    monkeypatch.chdir(folder)
+    assert read(".", tmp_path / "store").labels["clip"].tolist() == [NAMES[0]]
 
 
 def test_zip_archives(tmp_path):
@@ -343,6 +405,8 @@ def test_gender_table(tmp_path):
         "P,Gender\n1,F\n2,woman\n": "line 3: expected a number and F or M, got '2' and 'woman'",
         "P,Gender\n1,F\nx,F\n": "line 3: expected a number",
         "P,Gender\n1\n": "line 2: expected a number",
+        "P,Gender\n": "has no rows",
+        f"P,Gender\n1,{'F' * 200_000}\n": "is not a table",
         "P,Gender\n1,F\n1,M\n": "line 3: performer 1 occurs twice",
     }.items():
         table.write_text(text)

@@ -149,7 +149,6 @@ DAMAGE = {
 }
 
 
-# What `ClipStore` does not refuse yet, or not with a StoreError.
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_damage_is_refused_in_one_line(tmp_path, damage):
     write(tmp_path / "s", make_clips())

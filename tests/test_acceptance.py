@@ -1,0 +1,113 @@
+"""Promises of the whole suite, on real budgets: minutes, not seconds."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
+
+
+def start(*arguments, results: Path, environment=None) -> subprocess.Popen:
+    command = [sys.executable, "-m", "bench", *arguments, "--results", str(results)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **(environment or {})}
+    )
+
+
+def bench(*arguments, results: Path, environment=None) -> str:
+    process = start(*arguments, results=results, environment=environment)
+    output, _ = process.communicate()
+    assert process.returncode == 0, output
+    return output
+
+
+def rows_of(*arguments, results: Path, environment=None) -> dict[tuple[str, str, str], dict]:
+    file = results / "rows.json"
+    bench("run", *arguments, "--no-mlflow", "--json", str(file), results=results, environment=environment)
+    document = json.loads(file.read_text())
+    assert document["failed"] == []
+    return {(row["anonymizer"], row["attacker"], row["threat"]): row for row in document["rows"]}
+
+
+def record_bytes(results: Path) -> dict[str, bytes]:
+    folder = results / "records"
+    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.json")}
+    return {name: content for name, content in files.items() if not name.endswith(".manifest.json")}
+
+
+def covers_chance(row) -> bool:
+    return row["leakage_low"] <= row["chance"] <= row["leakage_high"]
+
+
+def test_utd_mhad_leaks_until_nothing_is_released(bench_data, tmp_path):
+    if not (bench_data / "UTD-MHAD").is_dir():
+        pytest.skip(f"{bench_data} has no UTD-MHAD")
+    command = ["--dataset", "utd-mhad", "--anonymizer", "identity,null,gauss:std=0.05", "--attacker", "shiftgcn-reid,bones-lda"]
+    environment = {"BENCH_DATA": str(bench_data)}
+    rows = rows_of(*command, results=tmp_path, environment=environment)
+    for attacker in ("shiftgcn-reid", "bones-lda"):
+        for threat in ("ignorant", "semi-informed"):
+            assert rows["identity", attacker, threat]["leakage"] >= 0.90
+            assert covers_chance(rows["null", attacker, threat])
+    identity = rows["identity", "bones-lda", "semi-informed"]
+    assert identity["action_retrained"] >= 0.80
+    assert identity["utility_retention"] == 1
+    noisy = rows["gauss:std=0.05", "shiftgcn-reid", "semi-informed"]
+    assert noisy["leakage"] > rows["gauss:std=0.05", "shiftgcn-reid", "ignorant"]["leakage"]
+    started = time.monotonic()
+    output = bench("run", *command, "--no-mlflow", results=tmp_path, environment=environment)
+    assert "0 of 12 records computed now" in output
+    assert time.monotonic() - started < 60
+
+
+@pytest.mark.parametrize(
+    ("dials", "bones", "network"),
+    [("body=0,dynamics=0,setup=0", False, False), ("dynamics=0,setup=0", True, None), ("body=0,setup=0", False, True)],
+)
+def test_attackers_find_the_channel_that_is_there_and_no_other(dials, bones, network, tmp_path):
+    data = f"synthetic:{dials}"
+    rows = rows_of("--dataset", data, "--anonymizer", "identity", "--attacker", "bones-lda,shiftgcn-reid", results=tmp_path)
+    for attacker, succeeds in (("bones-lda", bones), ("shiftgcn-reid", network)):
+        row = rows["identity", attacker, "semi-informed"]
+        if succeeds is not None:
+            assert (row["leakage_low"] > row["chance"]) == succeeds, row
+            assert succeeds or covers_chance(row), row
+
+
+def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_records(tmp_path):
+    command = [
+        "run",
+        "--dataset",
+        "synthetic:people=4,motions=3,cameras=1",
+        "--attacker",
+        "shiftgcn-reid,bones-lda",
+        "--no-mlflow",
+    ]
+    started = time.monotonic()
+    bench(*command, results=tmp_path / "undisturbed")
+    whole = time.monotonic() - started
+    chance = random.Random(0)
+    for _ in range(6):
+        process = start(*command, results=tmp_path / "killed")
+        try:
+            process.wait(timeout=chance.uniform(0.05, 0.5) * whole)
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+        process.communicate()
+    bench(*command, results=tmp_path / "killed")
+    assert record_bytes(tmp_path / "killed") == record_bytes(tmp_path / "undisturbed")
+    assert record_bytes(tmp_path / "undisturbed")
+
+
+def test_records_do_not_depend_on_the_number_of_workers(tmp_path):
+    command = ["run", "--dataset", "synthetic:people=4,motions=3,cameras=1", "--attacker", "shiftgcn-reid", "--no-mlflow"]
+    for workers in ("1", "2"):
+        bench(*command, "--workers", workers, results=tmp_path / workers)
+    assert record_bytes(tmp_path / "1") == record_bytes(tmp_path / "2")
