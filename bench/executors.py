@@ -84,10 +84,12 @@ def _start_worker(make_bench: Callable[..., Bench], messages: Queue) -> None:
             messages.put((os.getpid(), "report", (done, total, note)))
 
         messages.put((os.getpid(), "start", text))
+        ended = "failed"
         try:
             yield report
+            ended = "done"
         finally:
-            messages.put((os.getpid(), "end", None))
+            messages.put((os.getpid(), ended, None))
 
     global _bench
     _bench = make_bench(step)
@@ -120,5 +122,8 @@ def _show(messages: Queue, display: Display) -> None:
             reports[worker] = steps[worker].enter_context(display.step(content))
         elif kind == "report":
             reports[worker](*content)
-        else:
+        elif kind == "done":
             steps.pop(worker).close()
+        else:
+            error = RuntimeError("failed")  # keeps the step from being shown as done; the job reports the real one
+            steps.pop(worker).__exit__(type(error), error, None)
