@@ -14,7 +14,7 @@ from bench.specs import param
 class GaussianNoise(Anonymizer):
     """White noise on every coordinate of every body that is present (methods.md section 4.3, `gauss`)."""
 
-    std: float = param(0.05, "standard deviation of the noise on each coordinate", unit="m", minimum=0)
+    std: float = param(0.05, "standard deviation of the noise on each coordinate", unit="m", minimum=0, shown=True)
 
     stochastic: ClassVar[bool] = True
 

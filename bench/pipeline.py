@@ -185,13 +185,12 @@ class Bench:
     def _normalised(self) -> Output:
         def compute(folder: Path) -> Mapping[str, Any]:
             meta = {"dataset": self.dataset, "frame_rate": self._source.meta["frame_rate"], "normalisation": NORMALISATION}
-            with ClipWriter(folder / "clips", self._source.layout, meta) as writer:
+            with self._step(f"normalise {self.dataset}"), ClipWriter(folder / "clips", self._source.layout, meta) as writer:
                 normalisation.normalise_store(self._source, writer, NORMALISATION)
             return {"rows": _rows_digest(ClipStore.open(folder / "clips").rows)}
 
         inputs = {"data": self.fingerprint, "method": NORMALISATION, "code": normalisation.VERSION}
-        with self._step(f"normalise {self.dataset}"):
-            return self.stages.run("normalise", VERSIONS["normalise"], inputs, compute)
+        return self.stages.run("normalise", VERSIONS["normalise"], inputs, compute)
 
     @cached_property
     def _clips(self) -> ClipSet:

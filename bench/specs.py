@@ -27,9 +27,13 @@ def param(
     minimum: float | None = None,
     maximum: float | None = None,
     choices: tuple[Any, ...] = (),
+    shown: bool = False,
 ) -> Any:
-    """A field of a plugin: its default, meaning, unit and range (both ends included)."""
-    metadata = {"doc": doc, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices}
+    """A field of a plugin: its default, meaning, unit and range (both ends included).
+
+    `shown` parameters, such as the strength of a method, are part of its name in tables even at their default.
+    """
+    metadata = {"doc": doc, "unit": unit, "minimum": minimum, "maximum": maximum, "choices": choices, "shown": shown}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -103,11 +107,11 @@ class Spec:
         return dataclasses.asdict(self.value)
 
     def __str__(self) -> str:
-        """Canonical text: the name and the parameters that differ from their defaults."""
+        """Canonical text: the name, the parameters that are always shown and those that differ from their defaults."""
         changed = [
             f"{field.name}={_text(getattr(self.value, field.name))}"
             for field in dataclasses.fields(self.value)
-            if getattr(self.value, field.name) != field.default
+            if field.metadata.get("shown") or getattr(self.value, field.name) != field.default
         ]
         return self.plugin.name + (":" + ",".join(changed) if changed else "")
 

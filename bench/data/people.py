@@ -168,7 +168,7 @@ PEOPLE = Style(
 # What a woman's style differs by from the mean of the sexes; a man's differs by the opposite.
 _WOMEN = replace(
     PEOPLE.scaled(0.0),
-    posture=_by_axis({"shoulder": (0, -2.5, 2.0), "elbow": (2.5, 0, 4.0), "hip": (0, -1.2, -2.5), "spine": (-1.5, 0, 0)}),
+    posture=_by_axis({"shoulder": (0, -3.5, 3.0), "elbow": (3.5, 0, 5.0), "hip": (0, -1.8, -3.5), "spine": (-2.0, 0, 0)}),
     sway=_by_joint({"pelvis": 0.8}),
 )
 # Spread between two performances of one person: the same for everybody, whatever the dials.

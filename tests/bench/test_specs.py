@@ -27,6 +27,10 @@ def test_parameters_are_parsed_by_type():
     assert parse_spec(str(spec), REGISTRY).digest == spec.digest
 
 
+def test_a_shown_parameter_is_named_even_at_its_default():
+    assert str(parse_spec("gauss", ANONYMIZERS)) == "gauss:std=0.05"
+
+
 def test_defaults_are_part_of_the_digest_but_not_of_the_text():
     assert str(parse_spec("sample:std=0.5", REGISTRY)) == "sample"
     assert parse_spec("sample:std=0.5", REGISTRY).digest == parse_spec("sample", REGISTRY).digest
@@ -78,6 +82,7 @@ def test_every_parameter_of_every_plugin_is_documented_and_checked(registry):
     for plugin in registry.plugins():
         spec = parse_spec(plugin.name, registry)
         assert dataclasses.is_dataclass(spec.value)
-        assert str(spec) == plugin.name
+        assert str(spec).partition(":")[0] == plugin.name
+        assert parse_spec(str(spec), registry).digest == spec.digest
         for entry in describe_parameters(type(spec.value)):
             assert entry["doc"], f"{plugin.name}.{entry['name']}"
