@@ -15,8 +15,8 @@ spatial shift would have to move them (see `shift_ops`):
 
     in a block
     spatial: masked linear of each joint, batch norm over V * C, + x, ReLU      sheared
-    batch norm over C, temporal shift                                           sheared -> plain
-    linear of each joint, ReLU                                                  plain
+    temporal shift                                                              sheared -> plain
+    batch norm over C of the shift's input and linear of each joint, ReLU       plain
     temporal shift with stride, batch norm over C, + x, ReLU                    plain -> sheared
 
 A stride of 2 gives ceil(T / 2) frames.
@@ -32,7 +32,9 @@ from attackers.backbones.layers import BatchNorm, InputNorm
 from attackers.backbones.shift_ops import (
     OFFSET_GRADIENTS,
     OffsetGradient,
+    add_relu_,
     permute_rows,
+    published_gradient,
     shear_rows,
     temporal_shift,
     unshear_rows,
@@ -144,7 +146,7 @@ class TemporalOffset(nn.Module):
     Args:
         channels: C.
         stride: 1 or 2.
-        offset_gradient: See `shift_ops.temporal_shift`.
+        offset_gradient: "true" or "published", see `ShiftGCN`.
     """
 
     def __init__(self, channels: int, stride: int, offset_gradient: OffsetGradient):
@@ -154,11 +156,11 @@ class TemporalOffset(nn.Module):
         self.stride = stride
         self.offset_gradient = offset_gradient
 
-    def forward(self, x: Tensor, rows: Tensor, inverse: Tensor) -> Tensor:
-        """(V, C, T, B) to (V, C, ceil(T / stride), B)."""
+    def forward(self) -> Tensor:
+        """Frames from t * stride to the frame that is sampled, (C,)."""
         offset = self.ypos + 0.5 if self.stride == 2 else self.ypos
         offset = offset + 0 * self.xpos  # so that its gradient is 0, not missing
-        return temporal_shift(x, offset, rows, inverse, stride=self.stride, offset_gradient=self.offset_gradient)
+        return published_gradient(offset) if self.offset_gradient == "published" else offset
 
     def reference_tensors(self, prefix: str) -> dict[str, Reference]:
         def check(tensor: Tensor) -> str | None:
@@ -179,7 +181,7 @@ class TemporalShift(nn.Module):
         channels: C.
         joints: V.
         stride: 1 or 2.
-        offset_gradient: See `shift_ops.temporal_shift`.
+        offset_gradient: "true" or "published", see `ShiftGCN`.
     """
 
     def __init__(self, channels: int, joints: int, stride: int, offset_gradient: OffsetGradient):
@@ -193,11 +195,12 @@ class TemporalShift(nn.Module):
 
     def forward(self, x: Tensor, residual: Tensor | None, shear: Tensor, unshear: Tensor) -> Tensor:
         """x (V, C, T, B) and residual (V, C, T', B) or None to (V, C, T', B)."""
-        y = self.norm_in(x.flatten(2)).view(x.shape)
-        y = self.shift_in(y, unshear, shear)
-        y = torch.bmm(self.weight.expand(x.shape[0], -1, -1), y.flatten(2))  # (V, C, T * B)
-        y = y.add_(self.bias[:, None]).relu_().view(x.shape)
-        y = self.shift_out(y, shear, unshear)  # (V, C, T', B)
+        # The shift commutes with a scale per channel but lets a constant fall off at both ends, where it reads zeros.
+        scale, constant = self.norm_in.affine(x.flatten(2))  # (1, C, 1)
+        y, kept = temporal_shift(x, self.shift_in(), unshear, shear)  # kept: (C, T)
+        weight, bias = self.weight * scale.flatten(), self.weight @ (constant[0] * kept) + self.bias[:, None]  # (C, C), (C, T)
+        y = add_relu_(torch.bmm(weight.expand(x.shape[0], -1, -1), y.flatten(2)), bias)  # (V, C, T * B)
+        y, _ = temporal_shift(y.view(x.shape), self.shift_out(), shear, unshear, stride=self.shift_out.stride)  # (V, C, T', B)
         return self.norm_out(y.flatten(2), residual=None if residual is None else residual.flatten(2), relu=True).view(y.shape)
 
     def reference_tensors(self, prefix: str) -> dict[str, Reference]:
@@ -222,7 +225,7 @@ class Block(nn.Module):
         joints: V.
         stride: 1 or 2.
         residual: Whether there is a residual around the whole block.
-        offset_gradient: See `shift_ops.temporal_shift`.
+        offset_gradient: "true" or "published", see `ShiftGCN`.
     """
 
     def __init__(

@@ -68,7 +68,7 @@ def _weighted_rows(x: Tensor, rows: Tensor, frames: Tensor, weights: Tensor) -> 
     Args:
         x: (V, C, T, B), contiguous.
         rows: int64 (V, C).
-        frames: int64 (C, T', K); values outside 0..T-1 count as zero rows.
+        frames: int64 (C, T', K), in 0..T-1.
         weights: (C, T', K).
 
     Returns:
@@ -76,69 +76,128 @@ def _weighted_rows(x: Tensor, rows: Tensor, frames: Tensor, weights: Tensor) -> 
     """
     v, c, t, b = x.shape
     _, length, terms = frames.shape
-    inside = (frames >= 0) & (frames < t)
-    weights = (weights * inside).to(x.dtype)
-    index = rows[:, :, None, None] * t + frames.clamp(0, t - 1)  # (V, C, T', K)
+    index = (rows * t)[:, :, None, None] + frames  # (V, C, T', K)
     out = functional.embedding_bag(
         index.view(-1, terms),
         x.detach().view(-1, b),  # the gradient is ours, and torch keeps less for a constant
         mode="sum",
-        per_sample_weights=weights.expand(v, c, length, terms).reshape(-1, terms),
+        per_sample_weights=weights.to(x.dtype).expand(v, c, length, terms).reshape(-1, terms),
     )
     return out.view(v, c, length, b)
+
+
+def _within(frames: Tensor, length: int) -> tuple[Tensor, Tensor]:
+    """The frames clamped to 0..length-1, and where that changed nothing."""
+    clamped = frames.clamp(0, length - 1)
+    return clamped, clamped == frames
 
 
 class _TemporalShift(torch.autograd.Function):
     """Sampling at t * stride + offset[c] with linear interpolation, and its exact adjoint."""
 
     @staticmethod
-    def forward(ctx, x, offset, rows, inverse, stride, offset_gradient):
+    def forward(ctx, x, offset, rows, inverse, stride):
+        frames_in = x.shape[2]
         floor = offset.floor()
-        fraction = offset - floor  # (C,)
-        length = -(-x.shape[2] // stride)
-        step = torch.arange(length, device=x.device) * stride
-        frames = (step + floor.long()[:, None])[:, :, None] + torch.arange(2, device=x.device)  # (C, T', 2)
-        ctx.save_for_backward(x, floor, fraction, frames, rows, inverse)
-        ctx.stride, ctx.offset_gradient = stride, offset_gradient
-        return _weighted_rows(x, rows, frames, torch.stack([1 - fraction, fraction], -1)[:, None])
+        fraction = offset - floor
+        taps = torch.stack([1 - fraction, fraction], 1)[:, None]  # (C, 1, 2)
+        floor = floor.long()
+        step = torch.arange(0, frames_in, stride, device=x.device)  # (T',)
+        frames, inside = _within(torch.stack([step, step + 1], 1) + floor[:, None, None], frames_in)  # (C, T', 2)
+        weights = taps * inside
+        ctx.save_for_backward(x, floor, taps, frames, inside, rows, inverse)
+        ctx.stride = stride
+        ctx.set_materialize_grads(False)
+        return _weighted_rows(x, rows, frames, weights), weights.sum(2)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad):
-        x, floor, fraction, frames, rows, inverse = ctx.saved_tensors
+    def backward(ctx, grad, grad_kept):
+        x, floor, taps, frames, inside, rows, inverse = ctx.saved_tensors
         grad = grad.contiguous()
         grad_x = grad_offset = None
         if ctx.needs_input_grad[0]:
-            # Frame s was read by output t where t * stride + floor is s (with 1 - fraction) or s - 1 (with fraction).
-            back = torch.arange(x.shape[2], device=x.device) - floor.long()[:, None]  # (C, T)
-            taps = torch.stack([back, back - 1], -1)  # (C, T, 2)
-            weights = torch.stack([1 - fraction, fraction], -1)[:, None] * (taps % ctx.stride == 0)
-            grad_x = _weighted_rows(grad, inverse, taps.div(ctx.stride, rounding_mode="floor"), weights)
+            # Frame s was read by the output whose first frame is s, with 1 - fraction, or s - 1, with fraction.
+            step = torch.arange(x.shape[2], device=x.device)
+            readers = torch.stack([step, step - 1], 1) - floor[:, None, None]  # (C, T, 2)
+            if ctx.stride > 1:
+                taps = taps * (readers % ctx.stride == 0)
+                readers = readers.div(ctx.stride, rounding_mode="floor")
+            readers, inside_out = _within(readers, grad.shape[2])
+            grad_x = _weighted_rows(grad, inverse, readers, taps * inside_out)
         if ctx.needs_input_grad[1]:
-            slope = _weighted_rows(x, rows, frames, fraction.new_tensor([-1.0, 1.0]).expand(*frames.shape))
-            grad_offset = slope.mul_(grad).sum((2, 3), dtype=fraction.dtype).sum(0)
-            if ctx.offset_gradient == "published":
-                grad_offset = torch.where(grad_offset == 0, 1e-4, 0.01 * grad_offset.sign())
-        return grad_x, grad_offset, None, None, None, None
+            slope = inside * taps.new_tensor([-1.0, 1.0])  # (C, T', 2): derivative of the weights
+            change = _weighted_rows(x, rows, frames, slope)
+            grad_offset = change.mul_(grad).sum((2, 3), dtype=taps.dtype).sum(0)
+            if grad_kept is not None:
+                grad_offset += (slope.sum(2) * grad_kept).sum(1)
+        return grad_x, grad_offset, None, None, None
 
 
-def temporal_shift(
-    x: Tensor, offset: Tensor, rows: Tensor, inverse: Tensor, *, stride: int = 1, offset_gradient: OffsetGradient = "true"
-) -> Tensor:
+def temporal_shift(x: Tensor, offset: Tensor, rows: Tensor, inverse: Tensor, *, stride: int = 1) -> tuple[Tensor, Tensor]:
     """Adaptive temporal shift (Cheng et al., CVPR 2020, section 4.2) that also reorders the joints of each channel.
 
     out[v, c, t] = (1 - f) y[c, s] + f y[c, s + 1] with y = the row rows[v, c] of x, s + f = t * stride + offset[c], 0 <= f < 1,
     and frames outside 0..T-1 zero. The published stride 2 samples half a frame later: add 0.5 to the offset for it.
+    The gradient is the true one; at a whole frame, that from the right.
 
     Args:
         x: (V, C, T, B), contiguous.
         offset: Frames, (C,).
         rows, inverse: Permutation of the V * C rows and its inverse; int64 (V, C).
         stride: Output frames are this many input frames apart.
-        offset_gradient: "true" for the derivative (from the right at whole frames); "published" for what the authors' kernel
-            returns instead: 0.01 times its sign, and 1e-4 where it is 0.
 
     Returns:
-        (V, C, ceil(T / stride), B).
+        out: (V, C, T', B) with T' = ceil(T / stride).
+        kept: What becomes of a constant 1, (C, T'): 1 except near the ends, where it meets the zeros outside.
     """
-    return _TemporalShift.apply(x, offset, rows, inverse, stride, offset_gradient)
+    return _TemporalShift.apply(x, offset, rows, inverse, stride)
+
+
+class _AddReLU(torch.autograd.Function):
+    """relu(x + bias) in the memory of x (V, C, T * B), for a bias (C, T)."""
+
+    @staticmethod
+    def forward(ctx, x, bias):
+        x.view(*x.shape[:2], bias.shape[1], -1).add_(bias.to(x.dtype)[:, :, None]).relu_()
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        ctx.bias = bias.shape, bias.dtype
+        return x
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        (out,) = ctx.saved_tensors
+        (channels, frames), dtype = ctx.bias
+        grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        return grad, grad.view(len(grad), channels, frames, -1).sum(3, dtype=dtype).sum(0)
+
+
+def add_relu_(x: Tensor, bias: Tensor) -> Tensor:
+    """relu(x + bias) in place.
+
+    Args:
+        x: (V, C, T * B); overwritten.
+        bias: (C, T).
+
+    Returns:
+        x.
+    """
+    return _AddReLU.apply(x, bias)
+
+
+class _PublishedGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, offset):
+        return offset.view_as(offset)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        return torch.where(grad == 0, 1e-4, 0.01 * grad.sign())
+
+
+def published_gradient(offset: Tensor) -> Tensor:
+    """The offset itself, with the gradient of the authors' kernel: 0.01 times the sign of the true one, 1e-4 where that is 0."""
+    return _PublishedGradient.apply(offset)

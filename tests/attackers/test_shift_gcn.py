@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from attackers.backbones import create
 from attackers.backbones.layers import BatchNorm
-from attackers.backbones.shift_ops import permute_rows, shear_rows, temporal_shift, unshear_rows
+from attackers.backbones.shift_ops import permute_rows, published_gradient, shear_rows, temporal_shift, unshear_rows
 
 CHECKPOINTS = {
     "xsub": ("ntu_ShiftGCN_joint_xsub.pt", 60),
@@ -55,7 +55,7 @@ def test_parameter_counts_are_the_published_ones(classes, count):
 )
 def test_temporal_shift_of_six_frames_by_hand(offset, stride, expected):
     x = torch.arange(1.0, 7).view(1, 1, 6, 1)
-    out = temporal_shift(x, torch.tensor([offset]), *rows_of(1, 1), stride=stride)
+    out, _ = temporal_shift(x, torch.tensor([offset]), *rows_of(1, 1), stride=stride)
     assert out.flatten().tolist() == pytest.approx(expected)
 
 
@@ -66,9 +66,13 @@ def test_temporal_shift_and_its_gradients_agree_with_the_definition(stride, fram
     x = torch.randn((3, 4, frames, 5), generator=generator, dtype=torch.float64, requires_grad=True)
     offset = torch.tensor([-2.3, -0.4, 0.7, 5.2], dtype=torch.float64, requires_grad=True)
     weight = torch.randn((3, 4, -(-frames // stride), 5), generator=generator, dtype=torch.float64)
-    ours, naive = temporal_shift(x, offset, *rows_of(3, 4), stride=stride), naive_shift(x, offset, stride)
+    edge = torch.randn((4, -(-frames // stride)), generator=generator, dtype=torch.float64)
+    ours, kept = temporal_shift(x, offset, *rows_of(3, 4), stride=stride)
+    naive, naive_kept = naive_shift(x, offset, stride), naive_shift(torch.ones_like(x[:1, :, :, :1]), offset, stride)[0, ..., 0]
     assert torch.allclose(ours, naive, atol=1e-12)
-    gradients = [torch.autograd.grad((out * weight).sum(), (x, offset)) for out in (ours, naive)]
+    assert torch.allclose(kept, naive_kept, atol=1e-12)
+    losses = ((ours * weight).sum() + (kept * edge).sum(), (naive * weight).sum() + (naive_kept * edge).sum())
+    gradients = [torch.autograd.grad(loss, (x, offset)) for loss in losses]
     for one, other in zip(*gradients, strict=True):
         assert torch.allclose(one, other, atol=1e-12)
 
@@ -77,8 +81,8 @@ def test_published_offset_gradient_is_the_sign():
     x = torch.randn(3, 4, 6, 5)
     x[:, 0] = 0
     offset = torch.tensor([0.3, -0.4, 0.7, 1.2], requires_grad=True)
-    true = torch.autograd.grad(temporal_shift(x, offset, *rows_of(3, 4)).square().sum(), offset)[0]
-    out = temporal_shift(x, offset, *rows_of(3, 4), offset_gradient="published")
+    true = torch.autograd.grad(temporal_shift(x, offset, *rows_of(3, 4))[0].square().sum(), offset)[0]
+    out, _ = temporal_shift(x, published_gradient(offset), *rows_of(3, 4))
     published = torch.autograd.grad(out.square().sum(), offset)[0]
     assert published.tolist() == pytest.approx([1e-4, *(0.01 * true[1:].sign()).tolist()])
 
