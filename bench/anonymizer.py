@@ -57,15 +57,12 @@ class Anonymizer(Parameters, ABC):
     A subclass is a frozen dataclass of its hyper-parameters. What `fit` learns is returned as tensors and handed back to
     `transform`: an anonymizer holds no state of its own, so its parameters and what it learnt can be hashed apart.
 
-    Class attributes declare what it is: `stochastic` (its output depends on the seeds), `learns` (it needs `fit`),
-    `needs_actions` and `needs_subjects` (labels used by `fit`), `causal` (frame t depends on no later frame), `code_version`.
+    Class attributes declare what it is: `stochastic` (its output depends on the seeds), `learns` (it needs `fit`), and
+    `code_version`, raised whenever the same parameters would give another release.
     """
 
     stochastic: ClassVar[bool] = False
     learns: ClassVar[bool] = False
-    needs_actions: ClassVar[bool] = False
-    needs_subjects: ClassVar[bool] = False
-    causal: ClassVar[bool] = True
     code_version: ClassVar[int] = 1
 
     def fit(self, clips: ClipSet, labels: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
@@ -73,7 +70,7 @@ class Anonymizer(Parameters, ABC):
 
         Args:
             clips: Training clips.
-            labels: Class indices (N,) under "action" and "subject".
+            labels: Class indices (N,) under "action", "subject" and whatever else is known; -1 is unknown.
             generator: Source of all randomness.
 
         Returns:

@@ -20,6 +20,16 @@ from bench.training import Progress, predict_logits, train_classifier
 _WEIGHTS = "model.safetensors"
 
 
+def describe(backbone: str) -> dict[str, Any]:
+    """What a record states about a backbone; `code` changes when its author says that its results do.
+
+    Raises:
+        LookupError: if there is no such backbone.
+    """
+    plugin = BACKBONES[backbone]
+    return {"name": backbone, "provider": plugin.provider, "code": getattr(plugin.load(), "code_version", 1)}
+
+
 @contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Initial weights and dropout draw from torch's global state: seeded here, and put back as it was."""

@@ -59,7 +59,7 @@ def train_all(make_bench: Callable[..., Bench], trainings: Sequence[Training], w
         for future in as_completed(futures):
             future.result()
     except BrokenProcessPool as error:
-        raise WorkerDiedError("a worker process died, perhaps for want of memory; fewer --workers need less") from error
+        raise WorkerDiedError("a worker process died, perhaps for want of memory (fewer --workers need less)") from error
     except BaseException:
         for process in multiprocessing.active_children():
             process.terminate()

@@ -4,6 +4,7 @@ Each step is a stage of the store, so a grid computes what its pairs share once:
 one release for every attacker.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
@@ -24,7 +25,7 @@ from bench.data.clips import ClipSet
 from bench.data.store import ClipStore, ClipWriter
 from bench.files import digest
 from bench.presets import Preset
-from bench.protocols import ACTION, Part, Protocol, anonymizer_part, instantiate
+from bench.protocols import ACTION, Part, Protocol, ProtocolError, anonymizer_part, instantiate
 from bench.specs import Spec
 from bench.stages import Output, StageStore
 from bench.threat import Threat
@@ -111,6 +112,7 @@ class Outcome:
         action_retrained: Action classifier trained on released clips, on released clips.
         training: What the attacker reported about its training.
         stages: Name to key, and content where it is compared, of every stage this rests on.
+        outputs: The trained models and predictions this rests on.
     """
 
     attack: np.ndarray
@@ -119,6 +121,7 @@ class Outcome:
     action_retrained: np.ndarray
     training: Mapping[str, Any]
     stages: Mapping[str, Mapping[str, str]]
+    outputs: tuple[Output, ...]
 
 
 class Bench:
@@ -148,16 +151,18 @@ class Bench:
         self.device = device
         self._step = step
         self._source = store
-        self._rows = lru_cache(maxsize=4)(self._load_rows)
+        self._rows = lru_cache(maxsize=2)(self._load_rows)
 
     # Data
 
     @cached_property
     def parts(self) -> dict[str, Part]:
-        """The part of every target that the data set has labels for."""
-        labels = self._source.labels
-        have = [t for t in self.protocol.splits if t in labels and labels[t].notna().any()]
-        return {target: self.part(target) for target in have}
+        """The part of every target that the data set supports."""
+        found = {}
+        for target in self.protocol.splits:
+            with contextlib.suppress(ProtocolError):
+                found[target] = self.part(target)
+        return found
 
     @cache  # noqa: B019 - a Bench lives as long as its process
     def part(self, target: str) -> Part:
@@ -187,21 +192,27 @@ class Bench:
             meta = {"dataset": self.dataset, "frame_rate": self._source.meta["frame_rate"], "normalisation": NORMALISATION}
             with self._step(f"normalise {self.dataset}"), ClipWriter(folder / "clips", self._source.layout, meta) as writer:
                 normalisation.normalise_store(self._source, writer, NORMALISATION)
-            return {"rows": _rows_digest(ClipStore.open(folder / "clips").rows)}
+            normalised = ClipStore.open(folder / "clips")
+            return {"rows": _rows_digest(normalised.rows, normalised.index)}
 
-        inputs = {"data": self.fingerprint, "method": NORMALISATION, "code": normalisation.VERSION}
+        inputs = {"data": self.fingerprint, **self.normalisation}
         return self.stages.run("normalise", VERSIONS["normalise"], inputs, compute)
 
     @cached_property
     def _clips(self) -> ClipSet:
         return ClipSet.from_store(ClipStore.open(self._normalised.path / "clips"), self.device)
 
+    @property
+    def _index(self) -> np.ndarray:
+        return ClipStore.open(self._normalised.path / "clips").index
+
     def _load_rows(self, path: Path) -> torch.Tensor:
-        return torch.from_numpy(np.load(path, allow_pickle=False)).to(self.device)
+        # Copy on write: on a CPU the rows stay on disk until they are read, and are never copied.
+        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)).to(self.device)
 
     def clips(self, release: Release) -> ClipSet:
         """All clips of the data set as `release` shows them."""
-        return self._clips.with_rows(self._rows(release.path))
+        return self._clips if release == self.raw else self._clips.with_rows(self._rows(release.path))
 
     @property
     def raw(self) -> Release:
@@ -224,7 +235,8 @@ class Bench:
 
         inputs: dict[str, Any] = {"anonymizer": anonymizer.describe()}
         if value.learns:
-            inputs |= {"clips": self.raw.content, "part": digest(part.tolist()), "seed": seed}
+            labels = {target: part.digest for target, part in self.parts.items()}
+            inputs |= {"clips": self.raw.content, "part": digest(part.tolist()), "labels": labels, "seed": seed}
         return self.stages.run("fit", VERSIONS["fit"], inputs, compute)
 
     def release(self, anonymizer: Spec, seed: int, draw: str) -> Release:
@@ -236,22 +248,13 @@ class Bench:
             with self._step(f"release {anonymizer} ({draw})"):
                 rows = anonymize(anonymizer.value, state, self.clips(self.raw), seed=seed, draw=draw).cpu().numpy()
             np.save(folder / "frames.npy", rows)
-            return {"rows": _rows_digest(rows)}
+            return {"rows": _rows_digest(rows, self._index)}
 
         inputs: dict[str, Any] = {"anonymizer": anonymizer.describe(), "fitted": fitted.content, "clips": self.raw.content}
         if anonymizer.value.stochastic:
-            inputs |= {"seed": seed, "draw": draw}
+            inputs |= {"seed": seed, "draw": draw, "names": digest(self.clip_names.tolist())}
         output = self.stages.run("release", VERSIONS["release"], inputs, compute)
         return Release(output.path / "frames.npy", output.info["rows"])
-
-    def _attack(self, attacker: Spec) -> dict[str, Any]:
-        """Who attacks, and under which budget: a part of the address of its stages."""
-        return {"attacker": attacker.describe(), "training": dataclasses.asdict(self.preset.attack)}
-
-    @property
-    def _utility(self) -> dict[str, Any]:
-        """Who measures utility, and under which budget."""
-        return {"utility": self.preset.utility_backbone, "training": dataclasses.asdict(self.preset.utility)}
 
     def trainings(self, job: Job) -> list[Training]:
         """The models that a job rests on: attacker, raw-trained and retrained action classifier; makes their releases."""
@@ -293,8 +296,19 @@ class Bench:
     def _who(self, attacker: Spec | None) -> dict[str, Any]:
         """Who attacks, or measures utility, and under which budget: a part of the address of its stages."""
         if attacker:
-            return {"attacker": attacker.describe(), "training": dataclasses.asdict(self.preset.attack)}
-        return {"utility": self.preset.utility_backbone, "training": dataclasses.asdict(self.preset.utility)}
+            training = dataclasses.asdict(self.preset.attack)
+            return {"attacker": attacker.describe(), "backbone": _backbone(attacker), "training": training}
+        utility = classifiers.describe(self.preset.utility_backbone)
+        return {"utility": utility, "training": dataclasses.asdict(self.preset.utility)}
+
+    def backbones(self, attacker: Spec) -> dict[str, Any]:
+        """The networks that a record with this attacker rests on, with their providers and code versions."""
+        return {"utility": classifiers.describe(self.preset.utility_backbone), "attacker": _backbone(attacker)}
+
+    @property
+    def normalisation(self) -> dict[str, Any]:
+        """How clips are normalised."""
+        return {"method": NORMALISATION, "code": normalisation.VERSION}
 
     def predict(self, attacker: Spec | None, trained: Output, release: Release) -> Prediction:
         """Scores of an attacker, or of an action classifier, on the test clips of a release."""
@@ -347,8 +361,18 @@ class Bench:
                 **{which: {"key": output.key} for which, output in models.items()},
                 **{which: {"key": p.stage.key, "content": p.stage.content} for which, p in predictions.items()},
             },
+            outputs=(*models.values(), *(p.stage for p in predictions.values())),
         )
 
 
-def _rows_digest(rows: np.ndarray) -> str:
-    return hashlib.sha256(np.ascontiguousarray(rows)).hexdigest()[:16]
+def _backbone(attacker: Spec) -> dict[str, Any] | None:
+    """The network of a neural attacker; None for one without."""
+    name = attacker.parameters.get("backbone")
+    return classifiers.describe(name) if name else None
+
+
+def _rows_digest(rows: np.ndarray, index: np.ndarray) -> str:
+    """Digest of coordinates and of which clip they belong to."""
+    found = hashlib.sha256(np.ascontiguousarray(rows))
+    found.update(np.ascontiguousarray(index))
+    return found.hexdigest()[:16]

@@ -29,15 +29,15 @@ class Display:
         timing = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
         self._progress = Progress(*columns, *timing, console=self._console, transient=True, disable=not self._live)
         self._progress.start()
-        self._pairs = self._progress.add_task("pairs", total=self._total, note="")
+        self._pairs = self._progress.add_task("pairs", total=self._total, note="", visible=self._total > 0)
         return self
 
     def __exit__(self, *exception: object) -> None:
         self._progress.stop()
 
     @contextmanager
-    def step(self, text: str) -> Iterator[Report]:
-        """One piece of work; yields the function that reports (done, total, note)."""
+    def step(self, text: str, *, quiet: bool = False) -> Iterator[Report]:
+        """One piece of work; yields the function that reports (done, total, note). A quiet one is not told when it ends."""
         task = self._progress.add_task(text, total=None, note="")
         started, last = time.perf_counter(), ""
 
@@ -48,7 +48,8 @@ class Display:
 
         try:
             yield report
-            self.say(f"{text}: {time.perf_counter() - started:.1f} s{f', {last}' if last else ''}")
+            if not quiet:
+                self.say(f"{text}: {time.perf_counter() - started:.1f} s{f', {last}' if last else ''}")
         finally:
             self._progress.remove_task(task)
 

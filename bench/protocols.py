@@ -140,7 +140,7 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     for side, indices in (("training", train_all), ("test", test)):
         if not indices.size:
             raise ProtocolError(
-                f"{name}: no {side} clips for {target!r}; {split.by} has {sorted(labels[split.by].dropna().unique())}"
+                f"{name}: no {side} clips for {target!r}; {split.by} has {sorted(labels[split.by].dropna().unique().tolist())}"
             )
     untrained = set(encoded[test]) - set(encoded[train_all])
     if untrained:

@@ -2,7 +2,7 @@
 
 Three files share a name below `records/`:
 
-    KEY.json            what was measured and on what it rests; the same bytes whenever the same job is run on the same machine
+    KEY.json            what was measured and on what it rests; the same bytes whenever the same job is run on the same CPU
     KEY.npz             per-clip predictions: every later metric, interval and test comes from them without training again
     KEY.manifest.json   how this run went: versions, hardware, git commit, time, memory
 
@@ -10,9 +10,7 @@ The JSON is written last: a record that has it is whole.
 """
 
 import platform
-import resource
 import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -23,11 +21,18 @@ import numpy as np
 import torch
 
 from bench.files import atomic_file, digest, read_json, write_json
-from bench.pipeline import NORMALISATION, VERSIONS, Bench, Job, Outcome
+from bench.pipeline import VERSIONS, Bench, Job, Outcome
 from bench.protocols import ACTION
 
 SCHEMA = 1
 _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
+
+
+# Keys of a record that determine it; `identity` makes them.
+IDENTITY = (
+    *("schema", "dataset", "data", "protocol", "normalisation", "preset", "anonymizer", "attacker", "backbones", "target"),
+    *("threat", "seed", "code"),
+)
 
 
 @dataclass(frozen=True)
@@ -62,10 +67,11 @@ def identity(bench: Bench, job: Job) -> dict[str, Any]:
         "dataset": bench.dataset,
         "data": bench.fingerprint,
         "protocol": bench.protocol.describe(),
-        "normalisation": NORMALISATION,
+        "normalisation": bench.normalisation,
         "preset": bench.preset.describe(),
         "anonymizer": job.anonymizer.describe(),
         "attacker": job.attacker.describe(),
+        "backbones": bench.backbones(job.attacker),
         "target": job.target,
         "threat": job.threat.name,
         "seed": job.seed,
@@ -84,13 +90,14 @@ def _file_name(text: str) -> str:
 
 
 def read_record(path: Path) -> Record | None:
-    """The record at this path, or None if it is not there or its predictions are not."""
+    """The record at this path, or None if it or its predictions are not there, or it is of another schema."""
     if not path.exists() or not path.with_suffix(".npz").exists():
         return None
-    return Record(path, read_json(path))
+    data = read_json(path)
+    return Record(path, data) if data["schema"] == SCHEMA else None
 
 
-def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome, seconds: float) -> Record:
+def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record:
     """Writes predictions, manifest and, last, the record."""
     part, action = bench.part(job.target), bench.part(ACTION)
     arrays = {
@@ -107,7 +114,7 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome, seconds: 
     }
     with atomic_file(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    write_json(path.with_name(f"{path.stem}.manifest.json"), manifest(bench.device, seconds))
+    write_json(path.with_name(f"{path.stem}.manifest.json"), manifest(bench.device, outcome))
     data = {
         **identity(bench, job),
         "key": path.stem,
@@ -135,9 +142,8 @@ def records(folder: Path) -> Iterator[Record]:
             yield record
 
 
-def manifest(device: torch.device, seconds: float) -> dict[str, Any]:
-    """Versions, hardware, commit, time and memory of this process."""
-    scale = 1 if sys.platform == "darwin" else 1024
+def manifest(device: torch.device, outcome: Outcome) -> dict[str, Any]:
+    """Versions, hardware and commit of this process; time of all stages that the record rests on, and their largest memory."""
     return {
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := _version(name))},
@@ -145,8 +151,8 @@ def manifest(device: torch.device, seconds: float) -> dict[str, Any]:
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "commit": git_commit(),
-        "seconds": round(seconds, 3),
-        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * scale / 1e6, 1),
+        "seconds": round(sum(output.seconds for output in outcome.outputs), 3),
+        "peak_memory_mb": max(output.peak_memory_mb for output in outcome.outputs),
     }
 
 
@@ -161,6 +167,8 @@ def git_commit() -> str:
     """Commit of the source tree that runs, "+" behind it if files differ from it; "" outside a checkout."""
     here = Path(__file__).parent
     try:
+        own = ["git", "ls-files", "--error-unmatch", __file__]  # not that of a checkout in which we are merely installed
+        subprocess.run(own, cwd=here, capture_output=True, timeout=10, check=True)
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=here, capture_output=True, text=True, timeout=10, check=True)
         changed = subprocess.run(
             ["git", "status", "--porcelain", "-uno"], cwd=here, capture_output=True, text=True, timeout=30, check=True

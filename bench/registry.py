@@ -50,7 +50,7 @@ class Plugin:
         module, _, attribute = self.target.partition(":")
         try:
             return getattr(importlib.import_module(module), attribute)
-        except (ImportError, AttributeError) as error:
+        except Exception as error:  # whatever a foreign module raises: it must not take the others with it
             raise BrokenPluginError(
                 f"{self.kind} {self.name!r} ({self.provider}) cannot be loaded from {self.target}: {error}"
             ) from error

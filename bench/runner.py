@@ -1,7 +1,6 @@
 """A whole grid: plans the jobs, evaluates each, keeps going when one fails, and collects what was measured."""
 
 import contextlib
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,16 +10,17 @@ import torch
 
 from bench.data.prepare import open_or_prepare
 from bench.data.store import ClipStore
-from bench.executors import train_all, use_one_thread, worker_count
+from bench.executors import WorkerDiedError, train_all, use_one_thread, worker_count
 from bench.files import UserError
 from bench.pipeline import Bench, Job, Step, Training
 from bench.presets import Preset
 from bench.progress import Display
 from bench.protocols import ACTION, Protocol, ProtocolError, instantiate
 from bench.records import Record, read_record, record_path, write_record
-from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
-from bench.specs import Spec, parse_spec, parse_specs
+from bench.registry import ANONYMIZERS, ATTACKERS, BACKBONES, DATASETS
+from bench.specs import Spec, SpecError, parse_spec, parse_specs
 from bench.stages import StageStore
+from bench.summary import CONTROLS
 from bench.threat import parse_threats
 
 DEFAULT_ATTACKERS = "shiftgcn-reid,bones-lda,bones-lda:target=gender"
@@ -50,13 +50,11 @@ class Result:
         records: One for each job that ended well, in the order of the jobs.
         computed: How many of them were not there before.
         failed: For each job that failed, its names and what went wrong.
-        stages: Names of the stages that this process computed.
     """
 
     records: list[Record] = field(default_factory=list)
     computed: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
-    stages: list[str] = field(default_factory=list)
 
 
 def make_plan(
@@ -69,6 +67,7 @@ def make_plan(
     preset: Preset,
     seeds: int,
     results: Path,
+    controls: bool = True,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Plan:
     """Parses and checks everything that a user may have got wrong, before anything is computed.
@@ -76,6 +75,7 @@ def make_plan(
     Args:
         attackers: Comma list or `all`; None for the default ones. Of the latter two, those that the data set cannot support are
             left out; one that was named is an error.
+        controls: Whether `identity` and `null` are added if they were not named.
 
     Raises:
         UserError: with one line that says what is wrong and what would be right.
@@ -94,10 +94,16 @@ def make_plan(
         try:
             instantiate(chosen, attacker.value.target, store.labels, str(data))
             usable.append(attacker)
+            check_backbone(attacker)
         except ProtocolError as error:
             if attackers and attackers.strip() != "all":
                 raise ProtocolError(f"attacker {attacker}: {error}") from error
             left_out.append(f"{attacker}: {error}")
+    if not usable:
+        raise ProtocolError(f"no attacker fits {data}: {'; '.join(left_out)}")
+    if controls:
+        named = {method.plugin.name for method in methods}
+        methods = [*(parse_spec(name, ANONYMIZERS) for name in CONTROLS if name not in named), *methods]
     jobs = tuple(
         Job(method, attacker, level, seed)
         for seed in range(seeds)
@@ -106,6 +112,18 @@ def make_plan(
         for level in levels
     )
     return Plan(store, chosen, preset, jobs, tuple(left_out))
+
+
+def check_backbone(attacker: Spec) -> None:
+    """Finds a neural attacker's network now rather than when it is needed.
+
+    Raises:
+        SpecError: if there is no such backbone.
+    """
+    try:
+        _ = BACKBONES[attacker.parameters["backbone"]].load() if "backbone" in attacker.parameters else None
+    except (LookupError, ImportError) as error:
+        raise SpecError(f"attacker {attacker}: {error}") from error
 
 
 def choose_protocol(dataset: Spec, name: str | None) -> Protocol:
@@ -147,15 +165,16 @@ def run_plan(plan: Plan, results: Path, device: torch.device, workers: int | Non
         trainings = _trainings(bench, missing)
         count = worker_count(device, workers, len(trainings))
         if count > 1:
-            train_all(partial(make_bench, plan=plan, results=results, device=device), trainings, count, display)
+            try:
+                train_all(partial(make_bench, plan=plan, results=results, device=device), trainings, count, display)
+            except WorkerDiedError as error:
+                display.say(f"{error}; going on in one process")
         for job in plan.jobs:
             path = record_path(results / "records", bench, job)
             try:
                 record = read_record(path)
                 if record is None:
-                    started = time.perf_counter()
-                    outcome = bench.evaluate(job)
-                    record = write_record(path, bench, job, outcome, time.perf_counter() - started)
+                    record = write_record(path, bench, job, bench.evaluate(job))
                     result.computed += 1
                     display.pair_done(str(job))
                 else:
@@ -164,7 +183,6 @@ def run_plan(plan: Plan, results: Path, device: torch.device, workers: int | Non
             except Exception as error:  # whatever a plugin raises must not cost the other pairs
                 result.failed.append(_failure(job, error))
                 display.pair_done(f"{job} FAILED: {result.failed[-1]['error']}")
-    result.stages = bench.stages.computed
     return result
 
 

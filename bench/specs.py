@@ -60,7 +60,7 @@ def _checked(field: dataclasses.Field, kind: type, value: Any) -> Any:
     meta = field.metadata
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if type(value) is not kind or (kind is float and math.isnan(value)):
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
         raise ValueError(f"{field.name} must be {_kind_name(kind)}, got {value!r}")
     choices, low, high = meta.get("choices", ()), meta.get("minimum"), meta.get("maximum")
     if choices and value not in choices:
@@ -130,7 +130,9 @@ class Spec:
 
 
 def _text(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return repr(value).removesuffix(".0") if isinstance(value, float) else str(value)
 
 
 def parse_spec(text: str, registry: Registry) -> Spec:

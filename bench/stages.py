@@ -5,7 +5,9 @@ A stage's key is the digest of everything that determines its output: its name a
 change of code that leaves an output as it was costs nothing downstream. Paths, hosts and worker counts are never part of it.
 """
 
+import resource
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ class Output:
         content: Digest of its files' bytes.
         info: JSON values that the stage returned.
         seconds: Time it took when it was computed.
+        peak_memory_mb: Largest memory of the process that computed it, until then.
     """
 
     path: Path
@@ -36,6 +39,7 @@ class Output:
     content: str
     info: Mapping[str, Any]
     seconds: float
+    peak_memory_mb: float
 
 
 class StageStore:
@@ -47,7 +51,6 @@ class StageStore:
 
     def __init__(self, root: Path):
         self.root = Path(root)
-        self.computed: list[str] = []  # names of the stages that this process computed, in order
 
     def run(
         self, name: str, version: int, inputs: Mapping[str, Any], compute: Callable[[Path], Mapping[str, Any] | None]
@@ -81,9 +84,9 @@ class StageStore:
                     "content": digest({str(file.relative_to(folder)): file_digest(file) for file in files}),
                     "info": info,
                     "seconds": round(time.perf_counter() - started, 3),
+                    "peak_memory_mb": _peak_memory_mb(),
                 }
                 write_json(folder / _STATE, state)
-            self.computed.append(name)
         (path.parent / f"{key}.lock").unlink(missing_ok=True)
         done = self._read(path, key)
         assert done is not None
@@ -103,4 +106,9 @@ class StageStore:
             state = read_json(path / _STATE)
         except FileNotFoundError:
             return None
-        return Output(path, key, state["content"], state["info"], state["seconds"])
+        return Output(path, key, state["content"], state["info"], state["seconds"], state["peak_memory_mb"])
+
+
+def _peak_memory_mb() -> float:
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, kilobytes elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6, 1)

@@ -4,15 +4,18 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from bench.files import digest
 from bench.metrics.identification import normalised_leakage, retention, top_k
 from bench.metrics.uncertainty import Estimate, People, estimate
-from bench.records import Record
+from bench.records import IDENTITY, Record
 
 METRIC = "balanced top-1"
+CONTROLS = ("identity", "null")  # the anonymizers that prove the instrument
+_ROUNDING = 1e-9
 # One row format for table, CSV, JSON, MLflow and leaderboard (design section 4); later versions only add.
 COLUMNS = (
     *("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "seeds", "draws", "metric"),
@@ -27,9 +30,23 @@ COLUMNS = (
 )
 FLAGS = {
     "single-draw": "the anonymizer is random, and only one draw of its randomness was measured",
+    "no-control": "identity or null was not measured with this attacker: nothing shows that it works, or that it is not misled",
     "weak-attacker": "the attacker does not beat chance on raw clips, so its failure here shows nothing",
     "control-failed": "an attacker beats chance on clips that hold nothing (null): the measurement itself is broken",
 }
+
+
+class Group(NamedTuple):
+    """What rows of one table share; `version` is a digest of the data, protocol, preset and code behind the names."""
+
+    dataset: str
+    data: str
+    protocol: str
+    preset: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, protocol {self.protocol}, preset {self.preset}"
 
 
 @dataclass(frozen=True)
@@ -58,10 +75,12 @@ class Measured:
         return self.records[0].data
 
     @property
-    def group(self) -> tuple[str, str, str, str]:
-        """What must agree for rows to share a table: data set, its content, protocol and preset."""
+    def group(self) -> Group:
+        """What must agree for rows to share a table."""
         data = self.first
-        return data["dataset"], data["data"], data["protocol"]["name"], data["preset"]["name"]
+        shared = ("data", "protocol", "normalisation", "preset", "code")
+        version = digest({name: data[name] for name in shared})
+        return Group(data["dataset"], data["data"], data["protocol"]["name"], data["preset"]["name"], version)
 
     @cached_property
     def normalised(self) -> Estimate:
@@ -156,7 +175,7 @@ def _people(clips: np.ndarray, subjects: np.ndarray, labels: np.ndarray) -> Peop
 
 def measure_all(records: Iterable[Record]) -> list[Measured]:
     """Groups records that differ in their seed only, measures each group and raises its flags."""
-    groups: dict[tuple, list[Record]] = {}
+    groups: dict[str, list[Record]] = {}
     for record in records:
         groups.setdefault(_group_key(record), []).append(record)
     measured = [measure(sorted(group, key=lambda record: record.data["seed"])) for group in groups.values()]
@@ -166,19 +185,9 @@ def measure_all(records: Iterable[Record]) -> list[Measured]:
     )
 
 
-def _group_key(record: Record) -> tuple:
-    data = record.data
-    return (
-        data["dataset"],
-        data["data"],
-        data["protocol"]["name"],
-        data["preset"]["name"],
-        data["names"]["anonymizer"],
-        data["anonymizer"]["provider"],
-        data["names"]["attacker"],
-        data["attacker"]["provider"],
-        data["threat"],
-    )
+def _group_key(record: Record) -> str:
+    """Equal for records that differ in their seed only; code versions and preset values count."""
+    return digest({name: record.data[name] for name in IDENTITY if name != "seed"})
 
 
 def _anonymizer_rank(measured: Measured) -> tuple[int, str]:
@@ -192,10 +201,19 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     flags = []
     if data["stochastic"] and len(measured.records) == 1:
         flags.append("single-draw")
-    panel = [m for m in others if m.group == measured.group and m.first["names"]["attacker"] == data["names"]["attacker"]]
-    if any(m.first["anonymizer"]["name"] == "identity" and m.leakage.low <= data["chance"] for m in panel):
+    controls = {
+        m.first["anonymizer"]["name"]: m
+        for m in others
+        if m.group == measured.group
+        and m.first["names"]["attacker"] == data["names"]["attacker"]
+        and m.first["threat"] == data["threat"]
+        and m.first["anonymizer"]["name"] in CONTROLS
+    }
+    if set(controls) != set(CONTROLS):
+        flags.append("no-control")
+    if "identity" in controls and controls["identity"].leakage.low <= data["chance"]:
         flags.append("weak-attacker")
-    if any(m.first["anonymizer"]["name"] == "null" and m.leakage.low > data["chance"] + 1e-9 for m in panel):
+    if "null" in controls and controls["null"].leakage.low > data["chance"] + _ROUNDING:
         flags.append("control-failed")
     return tuple(flags)
 
@@ -220,7 +238,8 @@ class TradeOff:
 def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
     """The worst attacker of each anonymizer at one threat level (methods.md section 6.8).
 
-    Attackers that are flagged `weak-attacker` cannot make a method look private: taking the maximum sees to that.
+    A weak attacker beside a stronger one does not count, since the worst is taken; a panel of weak attackers only shows nothing,
+    and its rows are flagged.
     """
     points = []
     for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):

@@ -33,6 +33,8 @@ THREATS = {
     )
 }
 
+RANKING = next(threat.name for threat in THREATS.values() if threat.ranks)
+
 
 def parse_threats(text: str) -> list[Threat]:
     """Parses a comma list of levels, or `all`.

@@ -8,11 +8,13 @@ import logging
 import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.report.pareto import pareto_figure
 from bench.summary import Measured, measure, trade_off
+from bench.threat import RANKING
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
 _METRICS = ("leakage", "leakage_normalised", "top1", "top5", "action_raw", "action_retrained", "utility_retention")
@@ -48,7 +50,7 @@ def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
     parent_id = ""
     for group in dict.fromkeys(m.group for m in measured):
         rows = [m for m in measured if m.group == group]
-        dataset, data, protocol, preset = group
+        dataset, data, protocol, preset, _ = group
         experiment = f"{dataset}, {protocol.replace('/', ' v')}, {preset}"  # MLflow reads a slash as a level of its own
         found = mlflow.get_experiment_by_name(experiment)
         identifier = (
@@ -68,14 +70,14 @@ def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
             mlflow.log_figure(pareto_figure(rows, experiment), "pareto.png")
         for m in rows:
             for record in m.records:
-                _log_record(mlflow, identifier, parent_id, m if len(m.records) == 1 else measure([record]), source)
+                _log_record(mlflow, identifier, parent_id, replace(measure([record]), flags=m.flags), source)
     return parent_id
 
 
 def _summary(rows: Sequence[Measured]) -> dict[str, float]:
     """The points of the Pareto figure, by anonymizer."""
     values = {}
-    for point in trade_off(rows, "semi-informed"):
+    for point in trade_off(rows, RANKING):
         name = point.anonymizer.replace("=", " ").replace(",", " ")
         values[f"worst leakage/{name}"] = point.leakage.value
         values[f"utility retention/{name}"] = point.utility.value

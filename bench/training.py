@@ -99,7 +99,8 @@ def train_classifier(
     steps = max(len(where) // config.batch, 1)
     if config.most_steps:
         steps = min(steps, config.most_steps)
-        config = replace(config, epochs=min(config.epochs, config.most_steps // steps))
+        epochs = min(config.epochs, config.most_steps // steps)
+        config = replace(config, epochs=epochs, warmup=min(config.warmup, 0.1 * epochs))  # the whole schedule must fit
     history = History()
     best: dict[str, Tensor] = {}
     milestone, milestone_epoch = math.inf, 0  # last meaningful improvement

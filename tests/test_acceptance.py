@@ -73,7 +73,9 @@ def test_utd_mhad_leaks_until_nothing_is_released(bench_data, tmp_path):
 )
 def test_attackers_find_the_channel_that_is_there_and_no_other(dials, bones, network, tmp_path):
     data = f"synthetic:{dials}"
-    rows = rows_of("--dataset", data, "--anonymizer", "identity", "--attacker", "bones-lda,shiftgcn-reid", results=tmp_path)
+    rows = rows_of(
+        "--dataset", data, "--anonymizer", "identity", "--no-controls", "--attacker", "bones-lda,shiftgcn-reid", results=tmp_path
+    )
     for attacker, succeeds in (("bones-lda", bones), ("shiftgcn-reid", network)):
         row = rows["identity", attacker, "semi-informed"]
         if succeeds is not None:
@@ -107,7 +109,15 @@ def test_a_run_that_is_killed_at_random_moments_ends_with_the_same_records(tmp_p
 
 
 def test_records_do_not_depend_on_the_number_of_workers(tmp_path):
-    command = ["run", "--dataset", "synthetic:people=4,motions=3,cameras=1", "--attacker", "shiftgcn-reid", "--no-mlflow"]
+    command = [
+        "run",
+        "--dataset",
+        "synthetic:people=4,motions=3,cameras=1",
+        "--attacker",
+        "shiftgcn-reid",
+        "--no-controls",
+        "--no-mlflow",
+    ]
     for workers in ("1", "2"):
         bench(*command, "--workers", workers, results=tmp_path / workers)
     assert record_bytes(tmp_path / "1") == record_bytes(tmp_path / "2")

@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,7 @@ class Backbone(nn.Module, ABC):
     """
 
     classifier: nn.Linear
+    code_version: ClassVar[int] = 1  # raised whenever the same weights or seed would give other results
 
     def __init__(self, *, layout: Layout, num_classes: int, num_bodies: int, width: float = 1.0, in_channels: int = 3):
         super().__init__()

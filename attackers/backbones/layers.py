@@ -25,24 +25,32 @@ def _moments(x: Tensor, like: Tensor) -> tuple[Tensor, Tensor, int]:
     count = x.numel() // like.numel()
     mean = _reduce(x, like) / count
     squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=like.dtype).square_()
-    return mean, (_reduce(squares, like) / count - mean.square()).clamp_min_(0), count
+    var = (_reduce(squares, like) / count).addcmul_(mean, mean, value=-1).clamp_min_(0)
+    return mean, var, count
 
 
-class _Moments(torch.autograd.Function):
-    """Differentiable `_moments`."""
+class _Affine(torch.autograd.Function):
+    """The norm with the statistics of x as two numbers, norm(x) = scale * x + constant: (scale, constant, mean, var)."""
 
     @staticmethod
-    def forward(ctx, x, like):
-        mean, var, ctx.count = _moments(x, like)
-        ctx.save_for_backward(x, mean)
-        return mean, var
+    def forward(ctx, x, weight, bias):
+        mean, var, ctx.count = _moments(x, weight)
+        inv_std = (var + _EPS).rsqrt_()
+        scale = weight * inv_std
+        ctx.save_for_backward(x, mean, scale, inv_std)
+        ctx.mark_non_differentiable(mean, var)
+        return scale, torch.addcmul(bias, mean, scale, value=-1), mean, var
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_mean, grad_var):
-        x, mean = ctx.saved_tensors
-        slope = grad_var * (2 / ctx.count)
-        return torch.addcmul((grad_mean / ctx.count - slope * mean).to(x.dtype), x, slope.to(x.dtype)), None
+    def backward(ctx, grad_scale, grad_constant, _mean, _var):
+        x, mean, scale, inv_std = ctx.saved_tensors
+        grad_weight = torch.addcmul(grad_scale, mean, grad_constant, value=-1).mul_(inv_std)
+        # Through the statistics: d scale / dx = -scale (x - mean) / (count std^2), d mean / dx = 1 / count.
+        per_value = scale / -ctx.count
+        slope = per_value * grad_weight * inv_std
+        offset = torch.addcmul(per_value * grad_constant, slope, mean, value=-1)
+        return torch.addcmul(offset.to(x.dtype), x, slope.to(x.dtype)), grad_weight, grad_constant
 
 
 class _NormAddReLU(torch.autograd.Function):
@@ -51,9 +59,9 @@ class _NormAddReLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx, x, residual, shift, weight, bias, relu):
         mean, var, ctx.count = _moments(x, weight)
-        inv_std = torch.rsqrt(var + _EPS)
+        inv_std = (var + _EPS).rsqrt_()
         scale = weight * inv_std
-        out = _scale_add(x, scale, bias - mean * scale, residual)
+        out = _scale_add(x, scale, torch.addcmul(bias, mean, scale, value=-1), residual)
         if relu:
             out.relu_()
         ctx.save_for_backward(x, mean, scale, inv_std, out if relu else None)
@@ -72,10 +80,11 @@ class _NormAddReLU(torch.autograd.Function):
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
         grad_bias = _reduce(grad, scale)
         grad_x = grad * x
-        grad_weight = (_reduce(grad_x, scale) - mean * grad_bias) * inv_std
+        grad_weight = _reduce(grad_x, scale).addcmul_(mean, grad_bias, value=-1).mul_(inv_std)
         # dx = scale (grad - mean(grad) - xhat mean(grad xhat)), in the memory of the product above
-        slope = -scale * inv_std * grad_weight / ctx.count
-        offset = -scale * grad_bias / ctx.count - slope * mean
+        per_value = scale / -ctx.count
+        slope = per_value * grad_weight * inv_std
+        offset = torch.addcmul(per_value * grad_bias, slope, mean, value=-1)
         torch.addcmul(offset.to(x.dtype), x, slope.to(x.dtype), out=grad_x).addcmul_(grad, scale.to(x.dtype))
         grad_shift = None if ctx.shift_shape is None else scale.new_zeros(ctx.shift_shape)  # the mean takes it away again
         return grad_x, grad if ctx.has_residual else None, grad_shift, grad_weight, grad_bias, None
@@ -126,16 +135,15 @@ class BatchNorm(nn.Module):
         return out.relu_() if relu else out
 
     def affine(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """The norm as numbers: (scale, bias) in the shape of the parameters with norm(x) = scale * x + bias.
+        """The norm as two numbers: (scale, constant) in the shape of the parameters with norm(x) = scale * x + constant.
 
         For a caller that can put them into a product instead of reading and writing x once more.
         """
         if not self.training:
             return self._running(None)
-        mean, var = _Moments.apply(x, self.weight)
-        self._track(mean.detach(), var.detach(), x.numel() // var.numel())
-        scale = self.weight * torch.rsqrt(var + _EPS)
-        return scale, self.bias - mean * scale
+        scale, constant, mean, var = _Affine.apply(x, self.weight, self.bias)
+        self._track(mean, var, x.numel() // var.numel())
+        return scale, constant
 
     def _running(self, shift: Tensor | None) -> tuple[Tensor, Tensor]:
         """(scale, bias) of the running statistics."""

@@ -33,8 +33,8 @@ from attackers.backbones.shift_ops import (
     OFFSET_GRADIENTS,
     OffsetGradient,
     add_relu_,
+    frame_offset,
     permute_rows,
-    published_gradient,
     shear_rows,
     temporal_shift,
     unshear_rows,
@@ -158,9 +158,8 @@ class TemporalOffset(nn.Module):
 
     def forward(self) -> Tensor:
         """Frames from t * stride to the frame that is sampled, (C,)."""
-        offset = self.ypos + 0.5 if self.stride == 2 else self.ypos
-        offset = offset + 0 * self.xpos  # so that its gradient is 0, not missing
-        return published_gradient(offset) if self.offset_gradient == "published" else offset
+        half = 0.5 if self.stride == 2 else 0.0
+        return frame_offset(self.ypos, self.xpos, half, published=self.offset_gradient == "published")
 
     def reference_tensors(self, prefix: str) -> dict[str, Reference]:
         def check(tensor: Tensor) -> str | None:

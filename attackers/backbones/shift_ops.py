@@ -92,18 +92,22 @@ def _within(frames: Tensor, length: int) -> tuple[Tensor, Tensor]:
     return clamped, clamped == frames
 
 
+def _lerp_weights(fraction: Tensor) -> Tensor:
+    """(1 - fraction, fraction) along a new last axis: (C,) to (C, 1, 2)."""
+    first, second = torch.eye(2, dtype=fraction.dtype, device=fraction.device)
+    return torch.lerp(first, second, fraction[:, None, None])
+
+
 class _TemporalShift(torch.autograd.Function):
     """Sampling at t * stride + offset[c] with linear interpolation, and its exact adjoint."""
 
     @staticmethod
     def forward(ctx, x, offset, rows, inverse, stride):
-        frames_in = x.shape[2]
         floor = offset.floor()
-        fraction = offset - floor
-        taps = torch.stack([1 - fraction, fraction], 1)[:, None]  # (C, 1, 2)
-        floor = floor.long()
-        step = torch.arange(0, frames_in, stride, device=x.device)  # (T',)
-        frames, inside = _within(torch.stack([step, step + 1], 1) + floor[:, None, None], frames_in)  # (C, T', 2)
+        taps = _lerp_weights(offset - floor)  # (C, 1, 2)
+        floor = floor.long()[:, None, None]
+        steps = torch.arange(x.shape[2] + 1, device=x.device).unfold(0, 2, stride)  # (T', 2): t * stride + (0, 1)
+        frames, inside = _within(steps + floor, x.shape[2])  # (C, T', 2)
         weights = taps * inside
         ctx.save_for_backward(x, floor, taps, frames, inside, rows, inverse)
         ctx.stride = stride
@@ -117,18 +121,18 @@ class _TemporalShift(torch.autograd.Function):
         grad = grad.contiguous()
         grad_x = grad_offset = None
         if ctx.needs_input_grad[0]:
-            # Frame s was read by the output whose first frame is s, with 1 - fraction, or s - 1, with fraction.
-            step = torch.arange(x.shape[2], device=x.device)
-            readers = torch.stack([step, step - 1], 1) - floor[:, None, None]  # (C, T, 2)
+            # Frame s was read by the output whose first frame is s - 1, with fraction, and s, with 1 - fraction.
+            readers = torch.arange(-1, x.shape[2], device=x.device).unfold(0, 2, 1) - floor  # (C, T, 2)
+            taps = taps.flip(2)
             if ctx.stride > 1:
                 taps = taps * (readers % ctx.stride == 0)
                 readers = readers.div(ctx.stride, rounding_mode="floor")
             readers, inside_out = _within(readers, grad.shape[2])
             grad_x = _weighted_rows(grad, inverse, readers, taps * inside_out)
         if ctx.needs_input_grad[1]:
-            slope = inside * taps.new_tensor([-1.0, 1.0])  # (C, T', 2): derivative of the weights
+            slope = inside * torch.linspace(-1, 1, 2, dtype=taps.dtype, device=x.device)  # derivative of the weights
             change = _weighted_rows(x, rows, frames, slope)
-            grad_offset = change.mul_(grad).sum((2, 3), dtype=taps.dtype).sum(0)
+            grad_offset = change.mul_(grad).sum((0, 2, 3), dtype=taps.dtype)
             if grad_kept is not None:
                 grad_offset += (slope.sum(2) * grad_kept).sum(1)
         return grad_x, grad_offset, None, None, None
@@ -187,17 +191,27 @@ def add_relu_(x: Tensor, bias: Tensor) -> Tensor:
     return _AddReLU.apply(x, bias)
 
 
-class _PublishedGradient(torch.autograd.Function):
+class _Offset(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, offset):
-        return offset.view_as(offset)
+    def forward(ctx, ypos, xpos, constant, published):
+        ctx.published = published
+        return ypos + constant
 
     @staticmethod
     @once_differentiable
     def backward(ctx, grad):
-        return torch.where(grad == 0, 1e-4, 0.01 * grad.sign())
+        if ctx.published:
+            grad = torch.where(grad == 0, 1e-4, 0.01 * grad.sign())
+        return grad, torch.zeros_like(grad), None, None
 
 
-def published_gradient(offset: Tensor) -> Tensor:
-    """The offset itself, with the gradient of the authors' kernel: 0.01 times the sign of the true one, 1e-4 where that is 0."""
-    return _PublishedGradient.apply(offset)
+def frame_offset(ypos: Tensor, xpos: Tensor, constant: float, *, published: bool) -> Tensor:
+    """ypos + constant, with the gradients of the authors' kernel where they are asked for.
+
+    Args:
+        ypos: Frames, (C,).
+        xpos: Joints, (C,): without effect, as its published gradient is always 0 and its value about 1e-8.
+        constant: Frames.
+        published: Whether `ypos` gets 0.01 times the sign of its gradient, and 1e-4 where that is 0, instead of the true one.
+    """
+    return _Offset.apply(ypos, xpos, constant, published)

@@ -17,6 +17,9 @@ class FriendlyGroup(click.Group):
         except UserError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             ctx.exit(2)
+        except PermissionError as error:
+            click.echo(f"error: {error.filename} cannot be written or read; choose another folder with --results", err=True)
+            ctx.exit(2)
         except KeyboardInterrupt:
             click.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
             ctx.exit(130)
@@ -30,4 +33,10 @@ results_option = click.option(
     show_default=True,
     show_envvar=True,
     help="Folder for everything that a run writes.",
+)
+json_option = click.option(
+    "--json",
+    "json_file",
+    type=click.Path(dir_okay=False, allow_dash=True),
+    help="Also write the rows as JSON; `-` writes them to standard output.",
 )

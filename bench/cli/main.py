@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.common import FriendlyGroup, results_option
+from bench.cli.common import FriendlyGroup, json_option, results_option
 from bench.cli.data import data
 from bench.cli.info import doctor, list_plugins
 from bench.cli.views import plot, table, ui
@@ -28,7 +28,8 @@ def main() -> None:
 @click.option("--seeds", type=int, help="Number of seeds; the preset's if not given.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
 @click.option("--workers", type=click.IntRange(1), help="Processes to train in; by default one a core, or one on a GPU.")
-@click.option("--json", "json_file", metavar="FILE", help="Also write the rows as JSON; `-` writes them to standard output.")
+@click.option("--controls/--no-controls", default=True, show_default=True, help="Also measure identity and null if not named.")
+@json_option
 @click.option("--mlflow/--no-mlflow", default=True, show_default=True, help="Log the run to MLflow.")
 @results_option
 def run(
@@ -41,6 +42,7 @@ def run(
     seeds: int | None,
     device: str,
     workers: int | None,
+    controls: bool,
     json_file: str | None,
     mlflow: bool,
     results: Path,
@@ -49,20 +51,24 @@ def run(
     from bench.cli.present import present
     from bench.devices import choose_device
     from bench.presets import get_preset
+    from bench.progress import Display
     from bench.runner import make_plan, run_plan
 
     budget = get_preset(preset)
     chosen = choose_device(device)
-    plan = make_plan(
-        dataset=dataset,
-        protocol=protocol,
-        anonymizers=anonymizer,
-        attackers=attacker,
-        threats=threat,
-        preset=budget,
-        seeds=budget.seeds if seeds is None else seeds,
-        results=results,
-    )
+    with Display(0) as display, display.step(f"read {dataset}", quiet=True) as report:
+        plan = make_plan(
+            dataset=dataset,
+            protocol=protocol,
+            anonymizers=anonymizer,
+            attackers=attacker,
+            threats=threat,
+            preset=budget,
+            seeds=budget.seeds if seeds is None else seeds,
+            results=results,
+            controls=controls,
+            progress=lambda done, total: report(done, total, f"{done} clips"),
+        )
     result = run_plan(plan, results, chosen, workers)
     present(result, results, json_file=json_file, mlflow=mlflow)
 

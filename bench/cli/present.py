@@ -19,18 +19,13 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
         click.exceptions.Exit: with status 1 if a pair failed.
     """
     measured = measure_all(result.records)
-    to_stdout = json_file == "-"
-    if json_file:
-        text = write_json_document(measured, result.failed, json_file)
-        if text:
-            click.echo(text)
     if measured:
-        print_tables(measured, wide_console(stderr=to_stdout))
+        print_tables(measured, wide_console(stderr=json_file == "-"))
         write_csv(measured, results / "table.csv")
-        first = measured[0].first
-        title = f"{first['dataset']}, protocol {first['protocol']['name']}, preset {first['preset']['name']}"
-        figure = save_figure(pareto_figure(measured, title), results / "pareto.png")
+        figure = save_figure(pareto_figure(measured, str(measured[0].group)), results / "pareto.png")
         click.echo(f"table: {results / 'table.csv'}   Pareto figure: {figure}", err=True)
+    if json_file and (text := write_json_document(measured, result.failed, json_file)):
+        click.echo(text)
     click.echo(f"{result.computed} of {len(result.records)} records computed now, the others were already there", err=True)
     if measured and mlflow:
         from bench.tracking import log_run

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from bench.cli.common import results_option
+from bench.cli.common import json_option, results_option
 from bench.files import UserError
 
 
@@ -43,7 +43,7 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
 
 @click.command()
 @_filters
-@click.option("--json", "json_file", metavar="FILE", help="Also write the rows as JSON; `-` writes them to standard output.")
+@json_option
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the rows as CSV.")
 @results_option
 def table(
@@ -83,14 +83,13 @@ def pareto(dataset: str | None, protocol: str | None, preset: str | None, out: P
     if out and len(groups) > 1:
         raise UserError(f"--out names one file, but there are {len(groups)} figures; choose with --dataset, --protocol, --preset")
     for group in groups:
-        name, _, protocol_name, preset_name = group
         file = out or results / f"pareto-{'-'.join(group)}.png".replace("/", "_").replace(":", "_").replace(",", "_")
         rows = [m for m in measured if m.group == group]
-        click.echo(save_figure(pareto_figure(rows, f"{name}, protocol {protocol_name}, preset {preset_name}"), file))
+        click.echo(save_figure(pareto_figure(rows, str(group)), file))
 
 
 @click.command()
-@click.option("--port", default=5000, show_default=True, help="Port of the local server.")
+@click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the local server.")
 @results_option
 def ui(port: int, results: Path) -> None:
     """Serve the MLflow pages of this results folder on this machine."""

@@ -41,9 +41,10 @@ class ClipSet:
 
     @classmethod
     def from_store(cls, store: ClipStore, device: torch.device | str = "cpu") -> "ClipSet":
-        """All clips of a store; the rows are copied to the device."""
+        """All clips of a store; on a GPU the rows are copied there once."""
         first, lengths, bodies = torch.from_numpy(np.ascontiguousarray(store.index.T)).to(device)
-        rows = torch.from_numpy(np.array(store.rows)).to(device)
+        # Copy on write: on a CPU the rows stay on disk until they are read.
+        rows = torch.from_numpy(np.load(store.path / "frames.npy", mmap_mode="c", allow_pickle=False)).to(device)
         names = store.labels["clip"].to_numpy(dtype=object)
         return cls(rows, first, lengths, bodies, names, store.layout, store.num_bodies, float(store.meta["frame_rate"]))
 

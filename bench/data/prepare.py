@@ -1,8 +1,11 @@
 """From a data set's files to its clip store below the results folder."""
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+
+from filelock import FileLock
 
 from bench.data.dataset import DataError, Dataset
 from bench.data.store import ClipStore, ClipWriter
@@ -41,8 +44,12 @@ def prepare(
         "actions": {str(number): name for number, name in dataset.actions().items()},
     }
     path = store_path(results, spec)
-    with ClipWriter(path, get_layout(dataset.layout), meta) as writer:
-        dataset.read(source, writer, progress)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / f".{path.name}.lock"):
+        for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed; we hold its lock
+            shutil.rmtree(left_over, ignore_errors=True)
+        with ClipWriter(path, get_layout(dataset.layout), meta) as writer:
+            dataset.read(source, writer, progress)
     return ClipStore.open(path)
 
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from bench.files import atomic_file
 from bench.metrics.tradeoff import hypervolume, pareto_set
 from bench.summary import Measured, TradeOff, trade_off
+from bench.threat import RANKING
 
 BUDGETS = (0.05, 0.10, 0.20, 0.40)
 _LINE = 0.055  # height of a name, in units of leakage
@@ -25,7 +26,7 @@ def pareto_figure(measured: Sequence[Measured], title: str) -> Figure:
     figure = Figure(figsize=(8.5, 5.8), layout="constrained", dpi=130)
     axes = figure.add_subplot()
     _draw_budgets(axes)
-    points, naive = (_drawable(trade_off(measured, threat)) for threat in ("semi-informed", "ignorant"))
+    points, naive = (_drawable(trade_off(measured, threat)) for threat in (RANKING, "ignorant"))
     names = list(dict.fromkeys(p.anonymizer for p in (*points, *naive)))
     colour = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
     for point in naive:

@@ -46,11 +46,9 @@ _COLUMNS = (
 
 def print_tables(measured: Sequence[Measured], console: Console) -> None:
     """Prints one table for each data set, protocol and preset; rows of different ones never share a table."""
-    for (dataset, data, protocol, preset), group in groupby(measured, key=lambda m: m.group):
-        rows = list(group)
-        console.print(
-            _table(f"{dataset} (data {data}), protocol {protocol}, preset {preset}", rows, console.width), soft_wrap=True
-        )
+    for group, members in groupby(measured, key=lambda m: m.group):
+        rows = list(members)
+        console.print(_table(f"{group}, data {group.data}", rows, console.width), soft_wrap=True)
         for line in _notes(rows):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print()

@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from attackers.backbones import create
 from attackers.backbones.layers import BatchNorm
-from attackers.backbones.shift_ops import permute_rows, published_gradient, shear_rows, temporal_shift, unshear_rows
+from attackers.backbones.shift_ops import frame_offset, permute_rows, shear_rows, temporal_shift, unshear_rows
 
 CHECKPOINTS = {
     "xsub": ("ntu_ShiftGCN_joint_xsub.pt", 60),
@@ -82,7 +82,7 @@ def test_published_offset_gradient_is_the_sign():
     x[:, 0] = 0
     offset = torch.tensor([0.3, -0.4, 0.7, 1.2], requires_grad=True)
     true = torch.autograd.grad(temporal_shift(x, offset, *rows_of(3, 4))[0].square().sum(), offset)[0]
-    out, _ = temporal_shift(x, published_gradient(offset), *rows_of(3, 4))
+    out, _ = temporal_shift(x, frame_offset(offset, torch.zeros(4), 0.0, published=True), *rows_of(3, 4))
     published = torch.autograd.grad(out.square().sum(), offset)[0]
     assert published.tolist() == pytest.approx([1e-4, *(0.01 * true[1:].sign()).tolist()])
 

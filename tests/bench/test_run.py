@@ -89,7 +89,7 @@ def test_rows_have_the_common_format_and_sane_values(finished):
     rows = document["rows"]
     assert len(rows) == 3 * 2 * 2
     for row in rows:
-        assert set(row) <= set(COLUMNS)
+        assert set(row) == set(COLUMNS)
         assert row["leakage_low"] <= row["leakage"] <= row["leakage_high"]
         assert 0 <= row["leakage_normalised"] <= 1
         assert row["chance"] == 0.25
@@ -110,6 +110,98 @@ def test_shared_stages_are_computed_once(finished):
     trained = list((results / "stages" / "train").glob("*/stage.json"))
     # Utility and two attackers on raw clips; the same on null's; utility on gauss's, both attackers on their own draw of it.
     assert len(trained) == 3 + 3 + 3
+
+
+def stages(results, name):
+    return [json.loads(file.read_text()) for file in (results / "stages" / name).glob("*/stage.json")]
+
+
+def test_the_semi_informed_attacker_learns_from_its_own_draw_and_never_from_the_holders(finished):
+    results, _, _ = finished
+    released = [s for s in stages(results, "release") if s["inputs"]["anonymizer"]["name"] == "gauss"]
+    rows = {s["inputs"]["draw"]: s["info"]["rows"] for s in released}
+    assert set(rows) == {"holder/0", "attacker/0"}
+    attacked = {s["inputs"]["clips"] for s in stages(results, "train") if "attacker" in s["inputs"]}
+    used = {s["inputs"]["clips"] for s in stages(results, "train") if "utility" in s["inputs"]}
+    assert rows["attacker/0"] in attacked - used
+    assert rows["holder/0"] in used - attacked
+    scored = {s["inputs"]["clips"] for s in stages(results, "predict") if "attacker" in s["inputs"]}
+    assert rows["holder/0"] in scored
+    assert rows["attacker/0"] not in scored
+
+
+def test_seeds_are_averaged_and_counted(tmp_path):
+    outcome = bench(*RUN, "--seeds", "2", "--threat", "semi-informed", "--json", str(tmp_path / "rows.json"), results=tmp_path)
+    assert outcome.exit_code == 0
+    rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
+    assert len(rows) == 6
+    for row in rows:
+        assert row["seeds"] == len(row["record"]) == 2
+        assert "single-draw" not in row["flags"]
+    row = next(r for r in rows if r["anonymizer"] == "gauss:std=0.1" and r["attacker"].startswith("shiftgcn"))
+    singles = []
+    for record in records(tmp_path / "records"):
+        if record.data["key"] in row["record"]:
+            arrays = record.predictions()
+            hits = arrays["attack"].argmax(1) == arrays["label"]
+            singles.append(np.mean([hits[arrays["label"] == k].mean() for k in range(4)]))
+    assert row["leakage"] == pytest.approx(np.mean(singles))
+
+
+def test_records_of_another_code_version_do_not_count_as_seeds(finished, tmp_path):
+    results, _, _ = finished
+    copy = tmp_path / "copy"
+    shutil.copytree(results / "records", copy / "records")
+    for path in list((copy / "records").rglob("*.json")):
+        if not path.name.endswith(".manifest.json"):
+            data = json.loads(path.read_text())
+            data["anonymizer"]["code"] += 1
+            path.with_name(f"new{path.name}").write_text(json.dumps(data))
+            shutil.copy(path.with_suffix(".npz"), path.with_name(f"new{path.stem}.npz"))
+    outcome = bench("table", "--json", "-", results=copy)
+    rows = json.loads(outcome.stdout)["rows"]
+    assert len(rows) == 24
+    assert {row["seeds"] for row in rows} == {1}
+
+
+def test_controls_are_added_and_their_absence_is_flagged(tmp_path):
+    command = ["run", "--dataset", DATA, "--anonymizer", "gauss", "--attacker", "bones-lda", "--no-mlflow", "--workers", "1"]
+    outcome = bench(*command, "--no-controls", "--json", str(tmp_path / "a.json"), results=tmp_path)
+    assert outcome.exit_code == 0
+    rows = json.loads((tmp_path / "a.json").read_text())["rows"]
+    assert {row["anonymizer"] for row in rows} == {"gauss:std=0.05"}
+    assert all("no-control" in row["flags"] for row in rows)
+    bench(*command, "--json", str(tmp_path / "b.json"), results=tmp_path)
+    rows = json.loads((tmp_path / "b.json").read_text())["rows"]
+    assert {row["anonymizer"] for row in rows} == {"identity", "null", "gauss:std=0.05"}
+    assert not any("no-control" in row["flags"] for row in rows)
+
+
+@pytest.mark.slow
+def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished):
+    import mlflow
+
+    from bench.records import records
+    from bench.summary import measure_all
+    from bench.tracking import log_run, tracking_uri
+
+    results, document, _ = finished
+    parent = log_run(measure_all(records(results / "records")), results, "bench run")
+    client = mlflow.MlflowClient(tracking_uri(results))
+    run = client.get_run(parent)
+    assert {file.path for file in client.list_artifacts(parent)} == {"pareto.png", "trade-off.json"}
+    assert run.inputs.dataset_inputs[0].dataset.name == DATA
+    assert run.data.metrics["worst leakage/null"] == 0
+    children = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
+    assert len(children) == 12
+    rows = {row["record"][0]: row for row in document["rows"]}
+    for child in children:
+        row = rows[child.data.params["record"]]
+        assert child.data.metrics["leakage"] == row["leakage"]
+        assert child.data.metrics["leakage_high"] == row["leakage_high"]
+        assert child.inputs.dataset_inputs
+    curves = [c for c in children if c.data.params["attacker"].startswith("shiftgcn")]
+    assert len(client.get_metric_history(curves[0].info.run_id, "attacker_train_loss")) >= 2
 
 
 def test_the_same_command_again_computes_nothing(finished):
@@ -195,6 +287,8 @@ def test_a_failing_pair_does_not_stop_the_others(finished, tmp_path, monkeypatch
     [
         (["--anonymizer", "identiti"], "no anonymizer named 'identiti'; did you mean identity?"),
         (["--anonymizer", "gauss:sdt=1"], "anonymizer 'gauss' has no parameter 'sdt'; did you mean std?"),
+        (["--anonymizer", "gauss:std=inf"], "anonymizer 'gauss': std must be a number, got inf"),
+        (["--attacker", "shiftgcn-reid:backbone=shiftgcn"], "no backbone named 'shiftgcn'; did you mean shift-gcn"),
         (["--anonymizer", "gauss:std=-1"], "anonymizer 'gauss': std must be at least 0 m, got -1"),
         (["--attacker", "bone-lda"], "no attacker named 'bone-lda'; did you mean bones-lda?"),
         (["--attacker", "bones-lda:target=age"], "cannot test 'age'; it can test"),
