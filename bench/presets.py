@@ -98,27 +98,7 @@ _QUICK = TrainingConfig(
     choose_best=True,
     published_gradients=False,
 )
-_STANDARD = TrainingConfig(
-    width=1.0,
-    frames=64,
-    sampling="uniform",
-    rotate=15.0,
-    stretch=0.0,
-    epochs=60,
-    most_steps=0,
-    patience=0,
-    batch=64,
-    lr=0.1,
-    warmup=5,
-    schedule="cosine",
-    steps=(),
-    weight_decay=1e-4,
-    balanced=False,
-    label_smoothing=0.0,
-    clip_norm=5.0,
-    choose_best=True,
-    published_gradients=False,
-)
+_STANDARD = replace(_QUICK, width=1.0, frames=64, epochs=60, most_steps=0, patience=0, batch=64, warmup=5)
 # The recipe of Shift-GCN's authors: methods.md section 3.4.
 _PAPER = TrainingConfig(
     width=1.0,
