@@ -124,6 +124,89 @@ def test_fused_batch_norm_agrees_with_torch(relu):
     assert torch.allclose(ours(x), theirs(x.T).T, atol=1e-12)
 
 
+def published_state(model, generator):
+    """A random state dict under the authors' keys and in their orders, float64."""
+    state = {}
+    for key, reference in model.reference_tensors().items():
+        shape = reference.shape
+        if key.endswith(("gcn1.shift_in", "gcn1.shift_out")):
+            joints = model.layout.num_joints
+            v, c = torch.meshgrid(torch.arange(joints), torch.arange(shape[0] // joints), indexing="ij")
+            source = v + c if key.endswith("in") else v - c
+            state[key] = (source % joints * c.shape[1] + c).flatten()
+        elif key.endswith("num_batches_tracked"):
+            state[key] = torch.tensor(3)
+        else:
+            value = torch.randn(shape, generator=generator, dtype=torch.float64)
+            state[key] = value.abs() + 0.5 if "running_var" in key else value * 1e-9 if "xpos" in key else value * 0.5
+    return state
+
+
+def naive_shift_gcn(state, clips):
+    """Logits in train mode from the equations, step by step, in the authors' order (N, C, T, V); moves the statistics."""
+
+    def norm(key, x):
+        parts = [state[f"{key}.{part}"] for part in ("running_mean", "running_var", "weight", "bias")]
+        return functional.batch_norm(x, *parts, training=True)
+
+    def conv(key, x):
+        return functional.conv2d(x, state[f"{key}.weight"], state[f"{key}.bias"])
+
+    def shift(key, x, stride=1):
+        offset = state[f"{key}.ypos"] + (0.5 if stride == 2 else 0)
+        return naive_shift(x.permute(3, 1, 2, 0), offset, stride).permute(3, 1, 2, 0)
+
+    n, c, t, v, m = clips.shape
+    x = norm("data_bn", clips.permute(0, 4, 3, 1, 2).reshape(n, m * v * c, t))
+    x = x.view(n, m, v, c, t).permute(0, 1, 3, 4, 2).reshape(n * m, c, t, v)
+    for number in range(1, 11):
+        block, stride = f"l{number}", 2 if number in (5, 8) else 1
+        gcn, tcn = f"{block}.gcn1", f"{block}.tcn1"
+        frames = x.permute(0, 2, 3, 1).reshape(n * m * x.shape[2], -1)[:, state[f"{gcn}.shift_in"]]
+        frames = frames.view(len(frames), v, -1) * (torch.tanh(state[f"{gcn}.Feature_Mask"]) + 1)
+        frames = frames @ state[f"{gcn}.Linear_weight"] + state[f"{gcn}.Linear_bias"]
+        frames = norm(f"{gcn}.bn", frames.flatten(1)[:, state[f"{gcn}.shift_out"]])
+        y = frames.view(n * m, x.shape[2], v, -1).permute(0, 3, 1, 2)
+        projected = f"{gcn}.down.0.weight" in state
+        y = (y + (norm(f"{gcn}.down.1", conv(f"{gcn}.down.0", x)) if projected else x)).relu()
+        y = conv(f"{tcn}.temporal_linear", shift(f"{tcn}.shift_in", norm(f"{tcn}.bn", y))).relu()
+        y = norm(f"{tcn}.bn2", shift(f"{tcn}.shift_out", y, stride))
+        if f"{block}.residual.conv.weight" in state:
+            y = y + norm(f"{block}.residual.bn", conv(f"{block}.residual.conv", x[:, :, ::stride]))
+        elif number > 1:
+            y = y + x
+        x = y.relu()
+    return functional.linear(x.mean((2, 3)).view(n, m, -1).mean(1), state["fc.weight"], state["fc.bias"])
+
+
+@pytest.mark.parametrize("frames", [8, 5])
+def test_a_training_step_agrees_with_the_equations(frames):
+    generator = torch.Generator().manual_seed(0)
+    model = create("shift-gcn", layout="utd-mhad", num_classes=4, num_bodies=2, width=0.125).double()
+    state = published_state(model, generator)
+    model.load_reference_state(state)
+    clips = torch.randn((3, 3, frames, 20, 2), generator=generator, dtype=torch.float64) + 3
+    ours, theirs = clips.clone().requires_grad_(), clips.clone().requires_grad_()
+    for key, value in state.items():
+        if value.is_floating_point() and "running" not in key and "xpos" not in key:
+            value.requires_grad_()
+    logits, expected = model(ours), naive_shift_gcn(state, theirs)
+    assert torch.allclose(logits, expected, rtol=1e-9)
+    weight = torch.randn(logits.shape, generator=generator, dtype=torch.float64)
+    (logits * weight).sum().backward()
+    (expected * weight).sum().backward()
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-6, atol=1e-9 * float(theirs.grad.abs().max()))
+    for key, reference in model.reference_tensors().items():
+        if reference.target is None:
+            continue
+        if state[key].requires_grad:
+            want, got = reference.convert(state[key].grad), reference.target.grad
+        else:  # running statistics; xpos, which has no gradient
+            want, got = reference.convert(state[key]), reference.target
+        assert torch.allclose(got, want, rtol=1e-6, atol=1e-8 * max(1.0, float(want.abs().max()))), key
+    assert all(not p.grad.any() for name, p in model.named_parameters() if name.endswith("xpos"))
+
+
 def test_weight_decay_rules_are_the_authors():
     model = create("shift-gcn", layout="ntu", num_classes=2, num_bodies=1, width=0.25)
     names = {id(p): name for name, p in model.named_parameters()}

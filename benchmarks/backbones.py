@@ -1,0 +1,138 @@
+"""Speed and memory of a backbone: clips per second, peak memory, and the equivalent share of the machine's matrix products.
+
+The equivalent share is 2 * G * clips/s, three times that in training, over the float32 peak of the same process, where G is
+the number of multiply-accumulates of one clip and the peak is the best of square products of 1024, 2048 and 4096. Products
+and runs are interleaved and the medians taken, because speed drifts. Peak memory is that of a process of its own.
+
+    python -m benchmarks.backbones --backbone shift-gcn --shape 16,3,64,25,1 --threads 2
+"""
+
+import argparse
+import multiprocessing
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from attackers.backbones import create
+from bench.skeleton import get_layout, layout_names
+
+_SQUARES = (1024, 2048, 4096)
+_CLASSES = 60
+
+
+def _model(backbone: str, shape: tuple[int, ...], width: float) -> nn.Module:
+    layout = next(name for name in layout_names() if get_layout(name).num_joints == shape[3])
+    return create(backbone, layout=layout, num_classes=_CLASSES, num_bodies=shape[4], width=width, in_channels=shape[1])
+
+
+def _runs(backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
+    """Functions that train on one batch, and that predict one."""
+    clips, labels = torch.randn(shape), torch.randint(_CLASSES, shape[:1])
+    trained, evaluated = _model(backbone, shape, width), _model(backbone, shape, width).eval()
+    optimiser = torch.optim.SGD(trained.parameter_groups(1e-4), lr=0.01, momentum=0.9, nesterov=True)
+    mixed = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+
+    def train() -> None:
+        optimiser.zero_grad()
+        with mixed:
+            loss = nn.functional.cross_entropy(trained(clips), labels)
+        loss.backward()
+        optimiser.step()
+
+    def predict() -> None:
+        with torch.no_grad(), mixed:
+            evaluated(clips)
+
+    return {"training": train, "inference": predict}
+
+
+def _seconds(run: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+def _peak_memory(queue, threads: int, backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype, kind: str) -> None:
+    torch.set_num_threads(threads)
+    run = _runs(backbone, shape, width, dtype)[kind]
+    for _ in range(3):
+        run()
+    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+
+
+def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, rounds: int) -> list[dict]:
+    """One row for each of training and inference in float32 and bfloat16.
+
+    Args:
+        backbone: Registered name.
+        shape: (N, C, T, V, M).
+        width: Factor on the channels.
+        threads: Threads of one operation.
+        rounds: How often everything is timed.
+    """
+    torch.set_num_threads(threads)
+    model = _model(backbone, shape, width).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randn(shape))
+    flops = counter.get_total_flops() / shape[0]  # 2 G
+    squares = {size: torch.randn(size, size) for size in _SQUARES}
+    runs = {
+        (kind, dtype): run
+        for dtype in (torch.float32, torch.bfloat16)
+        for kind, run in _runs(backbone, shape, width, dtype).items()
+    }
+    times: dict = {key: [] for key in (*squares, *runs)}
+    for run in (*runs.values(), *runs.values()):
+        run()
+    for _ in range(rounds):
+        for size, matrix in squares.items():
+            times[size].append(_seconds(lambda matrix=matrix: matrix @ matrix))
+        for key, run in runs.items():
+            times[key].append(_seconds(run))
+    peak = max(2 * size**3 / statistics.median(times[size]) for size in squares)
+    context = multiprocessing.get_context("spawn")
+    rows = []
+    for kind, dtype in runs:
+        queue = context.Queue()
+        process = context.Process(target=_peak_memory, args=(queue, threads, backbone, shape, width, dtype, kind))
+        process.start()
+        memory = queue.get()
+        process.join()
+        rate = shape[0] / statistics.median(times[kind, dtype])
+        share = rate * flops * (3 if kind == "training" else 1) / peak
+        rows.append(
+            {"run": kind, "dtype": str(dtype)[6:], "clips_per_s": rate, "share": share, "memory_mb": memory, "peak": peak}
+        )
+    return rows
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--backbone", default="shift-gcn")
+    parser.add_argument("--shape", default="16,3,64,25,1", help="N,C,T,V,M; or N,T,V,M with 3 coordinates")
+    parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    shape = tuple(int(size) for size in args.shape.split(","))
+    shape = (shape[0], 3, *shape[1:]) if len(shape) == 4 else shape
+    if len(shape) != 5 or shape[3] not in {get_layout(name).num_joints for name in layout_names()}:
+        parser.error(f"--shape: expected N,C,T,V,M with the V of a layout ({', '.join(layout_names())}), got {args.shape}")
+    rows = measure(args.backbone, shape, args.width, args.threads, args.rounds)
+    print(
+        f"{args.backbone}, width {args.width:g}, clips {shape}, {args.threads} threads; peak {rows[0]['peak'] / 1e9:.0f} GFLOP/s"
+    )
+    for row in rows:
+        print(
+            f"{row['run']:>10} {row['dtype']:>9}: {row['clips_per_s']:8.1f} clips/s, equivalent share {row['share']:4.0%}, "
+            f"peak memory {row['memory_mb']:6.0f} MB"
+        )
+
+
+if __name__ == "__main__":
+    main()
