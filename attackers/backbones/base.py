@@ -96,8 +96,12 @@ class Backbone(nn.Module, ABC):
         return 1.0
 
     def reference_tensors(self) -> dict[str, Reference]:
-        """Every key of the authors' state dict for this configuration, and where it goes."""
-        raise NotImplementedError(f"{type(self).__name__} has no published weights")
+        """Every key of the authors' state dict for this configuration, and where it goes.
+
+        Raises:
+            ValueError: if there are no published weights of this network; so by default.
+        """
+        raise ValueError(f"there are no published weights of {type(self).__name__}")
 
     @torch.no_grad()
     def load_reference_state(self, state: Mapping[str, Tensor]) -> None:
