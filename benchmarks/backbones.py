@@ -13,6 +13,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 
 import torch
 from torch import nn
@@ -57,12 +58,13 @@ def _seconds(run: Callable[[], None]) -> float:
     return time.perf_counter() - start
 
 
-def _peak_memory(queue, threads: int, backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype, kind: str) -> None:
+def _peak_memory(threads: int, backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype, kind: str) -> float:
+    """Largest resident size, in MB, of a process that did three runs of this kind and nothing else."""
     torch.set_num_threads(threads)
     run = _runs(backbone, shape, width, dtype)[kind]
     for _ in range(3):
         run()
-    queue.put(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, rounds: int) -> list[dict]:
@@ -95,14 +97,10 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
         for key, run in runs.items():
             times[key].append(_seconds(run))
     peak = max(2 * size**3 / statistics.median(times[size]) for size in squares)
-    context = multiprocessing.get_context("spawn")
     rows = []
     for kind, dtype in runs:
-        queue = context.Queue()
-        process = context.Process(target=_peak_memory, args=(queue, threads, backbone, shape, width, dtype, kind))
-        process.start()
-        memory = queue.get()
-        process.join()
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            memory = pool.submit(_peak_memory, threads, backbone, shape, width, dtype, kind).result()
         rate = shape[0] / statistics.median(times[kind, dtype])
         share = rate * flops * (3 if kind == "training" else 1) / peak
         rows.append(
