@@ -78,6 +78,11 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
         rounds: How often everything is timed.
     """
     torch.set_num_threads(threads)
+    kinds = [(kind, dtype) for dtype in (torch.float32, torch.bfloat16) for kind in ("training", "inference")]
+    memory = {}
+    for kind, dtype in kinds:  # first, because a process starts with the peak of the one that it was forked from
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            memory[kind, dtype] = pool.submit(_peak_memory, threads, backbone, shape, width, dtype, kind).result()
     model = _model(backbone, shape, width).eval()
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.randn(shape))
@@ -98,13 +103,18 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
             times[key].append(_seconds(run))
     peak = max(2 * size**3 / statistics.median(times[size]) for size in squares)
     rows = []
-    for kind, dtype in runs:
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            memory = pool.submit(_peak_memory, threads, backbone, shape, width, dtype, kind).result()
+    for kind, dtype in kinds:
         rate = shape[0] / statistics.median(times[kind, dtype])
         share = rate * flops * (3 if kind == "training" else 1) / peak
         rows.append(
-            {"run": kind, "dtype": str(dtype)[6:], "clips_per_s": rate, "share": share, "memory_mb": memory, "peak": peak}
+            {
+                "run": kind,
+                "dtype": str(dtype)[6:],
+                "clips_per_s": rate,
+                "share": share,
+                "memory_mb": memory[kind, dtype],
+                "peak": peak,
+            }
         )
     return rows
 

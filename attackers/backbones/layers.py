@@ -50,7 +50,7 @@ class _Affine(torch.autograd.Function):
         per_value = scale / -ctx.count
         slope = per_value * grad_weight * inv_std
         offset = torch.addcmul(per_value * grad_constant, slope, mean, value=-1)
-        return torch.addcmul(offset.to(x.dtype), x, slope.to(x.dtype)), grad_weight, grad_constant
+        return _scale_add(x, slope, offset, None), grad_weight, grad_constant
 
 
 class _NormAddReLU(torch.autograd.Function):
@@ -85,15 +85,18 @@ class _NormAddReLU(torch.autograd.Function):
         per_value = scale / -ctx.count
         slope = per_value * grad_weight * inv_std
         offset = torch.addcmul(per_value * grad_bias, slope, mean, value=-1)
-        torch.addcmul(offset.to(x.dtype), x, slope.to(x.dtype), out=grad_x).addcmul_(grad, scale.to(x.dtype))
+        torch.mul(x, slope.to(x.dtype), out=grad_x).addcmul_(grad, scale.to(x.dtype)).add_(offset.to(x.dtype))
         grad_shift = None if ctx.shift_shape is None else scale.new_zeros(ctx.shift_shape)  # the mean takes it away again
         return grad_x, grad if ctx.has_residual else None, grad_shift, grad_weight, grad_bias, None
 
 
-def _scale_add(x: Tensor, scale: Tensor, bias: Tensor, residual: Tensor | None) -> Tensor:
-    """scale * x + bias + residual, in the type of x."""
-    scale, bias = scale.to(x.dtype), bias.to(x.dtype)
-    return torch.addcmul(bias, x, scale) if residual is None else torch.addcmul(residual, x, scale).add_(bias)
+def _scale_add(x: Tensor, scale: Tensor, bias: Tensor, residual: Tensor | None, *, overwrite: bool = False) -> Tensor:
+    """scale * x + bias + residual, in the type of x and, if asked for, its memory.
+
+    In steps, because an `addcmul` of two small tensors is several times slower.
+    """
+    scale, bias, out = scale.to(x.dtype), bias.to(x.dtype), x if overwrite else None
+    return (torch.mul(x, scale, out=out) if residual is None else torch.addcmul(residual, x, scale, out=out)).add_(bias)
 
 
 class BatchNorm(nn.Module):
@@ -117,7 +120,7 @@ class BatchNorm(nn.Module):
         """Normalises.
 
         Args:
-            x: (..., L).
+            x: (..., L); its memory is used for the result in eval mode where no gradients are recorded.
             shift: Constant per channel that belongs to x but has not been added to it: the bias of the product that made
                 x. In training it cancels and only enters the running mean; its gradient is then exactly 0.
             residual: As x, added after the norm.
@@ -131,7 +134,7 @@ class BatchNorm(nn.Module):
             self._track(mean, var, x.numel() // var.numel())
             return out
         scale, bias = self._running(shift)
-        out = _scale_add(x, scale, bias, residual)
+        out = _scale_add(x, scale, bias, residual, overwrite=not torch.is_grad_enabled())
         return out.relu_() if relu else out
 
     def affine(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -163,7 +163,8 @@ class _AddReLU(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x, bias):
-        x.view(*x.shape[:2], bias.shape[1], -1).add_(bias.to(x.dtype)[:, :, None]).relu_()
+        repeats = x.shape[2] // bias.shape[1]
+        x.add_(bias.to(x.dtype).repeat_interleave(repeats, 1)).relu_()  # long inner loops: several times faster in bfloat16
         ctx.mark_dirty(x)
         ctx.save_for_backward(x)
         ctx.bias = bias.shape, bias.dtype
@@ -175,7 +176,7 @@ class _AddReLU(torch.autograd.Function):
         (out,) = ctx.saved_tensors
         (channels, frames), dtype = ctx.bias
         grad = torch.ops.aten.threshold_backward(grad, out, 0)
-        return grad, grad.view(len(grad), channels, frames, -1).sum(3, dtype=dtype).sum(0)
+        return grad, grad.sum(0, dtype=dtype).view(channels, frames, -1).sum(2)
 
 
 def add_relu_(x: Tensor, bias: Tensor) -> Tensor:
