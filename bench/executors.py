@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from multiprocessing.queues import Queue
 
 import torch
@@ -42,7 +42,7 @@ def train_all(make_bench: Callable[..., Bench], trainings: Sequence[Training], w
 
     Args:
         make_bench: Makes a `Bench` from a step function; sent to the workers, so it must be picklable.
-        trainings: What to train; repeats are trained once.
+        trainings: What to train, each once.
         workers: Number of processes.
         display: Shows what the workers do.
 
@@ -55,7 +55,7 @@ def train_all(make_bench: Callable[..., Bench], trainings: Sequence[Training], w
     shown.start()
     pool = ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(make_bench, messages))
     try:
-        futures = [pool.submit(_train, training) for training in {t.key: t for t in trainings}.values()]
+        futures = [pool.submit(_train, training) for training in trainings]
         for future in as_completed(futures):
             future.result()
     except BrokenProcessPool as error:
@@ -103,12 +103,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _train(training: Training) -> str | None:
-    try:
+def _train(training: Training) -> None:
+    with suppress(Exception):  # the job that needs this model trains it again, and its error is reported there
         _bench.train(training)
-    except Exception as error:  # the job that needs this model trains it again, and its error is reported there
-        return str(error)
-    return None
 
 
 def _show(messages: Queue, display: Display) -> None:

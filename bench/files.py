@@ -7,6 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ def file_digest(path: Path) -> str:
     """First 16 hexadecimal digits of the SHA-256 of a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def file_name(text: str) -> str:
+    """The text with everything that a file name should not hold replaced by "_"."""
+    return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in text)
+
+
+def package_version(package: str) -> str | None:
+    """Version of an installed distribution; None if it is not installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def read_json(path: Path) -> Any:

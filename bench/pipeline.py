@@ -297,13 +297,13 @@ class Bench:
         """Who attacks, or measures utility, and under which budget: a part of the address of its stages."""
         if attacker:
             training = dataclasses.asdict(self.preset.attack)
-            return {"attacker": attacker.describe(), "backbone": _backbone(attacker), "training": training}
+            return {"attacker": attacker.describe(), "backbone": attacker_backbone(attacker), "training": training}
         utility = classifiers.describe(self.preset.utility_backbone)
         return {"utility": utility, "training": dataclasses.asdict(self.preset.utility)}
 
     def backbones(self, attacker: Spec) -> dict[str, Any]:
         """The networks that a record with this attacker rests on, with their providers and code versions."""
-        return {"utility": classifiers.describe(self.preset.utility_backbone), "attacker": _backbone(attacker)}
+        return {"utility": classifiers.describe(self.preset.utility_backbone), "attacker": attacker_backbone(attacker)}
 
     @property
     def normalisation(self) -> dict[str, Any]:
@@ -365,8 +365,13 @@ class Bench:
         )
 
 
-def _backbone(attacker: Spec) -> dict[str, Any] | None:
-    """The network of a neural attacker; None for one without."""
+def attacker_backbone(attacker: Spec) -> dict[str, Any] | None:
+    """What a record states about the network of a neural attacker; None for one without.
+
+    Raises:
+        LookupError: if there is no such backbone.
+        ImportError: if it cannot be loaded.
+    """
     name = attacker.parameters.get("backbone")
     return classifiers.describe(name) if name else None
 

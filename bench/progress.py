@@ -6,7 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from bench.training import Progress as Report
 
@@ -15,17 +23,17 @@ class Display:
     """Shows what runs, how far it is and how long it will take.
 
     Args:
-        total: Number of pairs of the whole run.
+        total: Number of pairs of the whole run; 0 if there are none to count.
     """
 
-    def __init__(self, total: int):
+    def __init__(self, total: int = 0):
         self._console = Console(file=sys.stderr)
         self._live = self._console.is_terminal
         self._total = total
         self._done = 0
 
     def __enter__(self) -> "Display":
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         timing = (TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"))
         self._progress = Progress(*columns, *timing, console=self._console, transient=True, disable=not self._live)
         self._progress.start()

@@ -13,14 +13,13 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from bench.files import atomic_file, digest, read_json, write_json
+from bench.files import atomic_file, digest, file_name, package_version, read_json, write_json
 from bench.pipeline import VERSIONS, Bench, Job, Outcome
 from bench.protocols import ACTION
 
@@ -82,11 +81,7 @@ def identity(bench: Bench, job: Job) -> dict[str, Any]:
 def record_path(folder: Path, bench: Bench, job: Job) -> Path:
     """`records/<data set>/<protocol>/<preset>/<anonymizer>/<attacker>/<key>.json`."""
     names = (bench.dataset, bench.protocol.name, bench.preset.name, job.anonymizer.plugin.name, job.attacker.plugin.name)
-    return Path(folder, *(_file_name(name) for name in names), f"{digest(identity(bench, job))}.json")
-
-
-def _file_name(text: str) -> str:
-    return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in text)
+    return Path(folder, *(file_name(name) for name in names), f"{digest(identity(bench, job))}.json")
 
 
 def read_record(path: Path) -> Record | None:
@@ -146,7 +141,7 @@ def manifest(device: torch.device, outcome: Outcome) -> dict[str, Any]:
     """Versions, hardware and commit of this process; time of all stages that the record rests on, and their largest memory."""
     return {
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in _PACKAGES if (found := package_version(name))},
         "platform": platform.platform(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
@@ -154,13 +149,6 @@ def manifest(device: torch.device, outcome: Outcome) -> dict[str, Any]:
         "seconds": round(sum(output.seconds for output in outcome.outputs), 3),
         "peak_memory_mb": max(output.peak_memory_mb for output in outcome.outputs),
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def git_commit() -> str:

@@ -12,12 +12,12 @@ from bench.data.prepare import open_or_prepare
 from bench.data.store import ClipStore
 from bench.executors import WorkerDiedError, train_all, use_one_thread, worker_count
 from bench.files import UserError
-from bench.pipeline import Bench, Job, Step, Training
+from bench.pipeline import Bench, Job, Step, Training, attacker_backbone
 from bench.presets import Preset
 from bench.progress import Display
 from bench.protocols import ACTION, Protocol, ProtocolError, instantiate
 from bench.records import Record, read_record, record_path, write_record
-from bench.registry import ANONYMIZERS, ATTACKERS, BACKBONES, DATASETS
+from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.specs import Spec, SpecError, parse_spec, parse_specs
 from bench.stages import StageStore
 from bench.summary import CONTROLS
@@ -83,6 +83,8 @@ def make_plan(
     data = parse_spec(dataset, DATASETS)
     methods = parse_specs(anonymizers, ANONYMIZERS)
     panel = parse_specs(attackers or DEFAULT_ATTACKERS, ATTACKERS)
+    for attacker in panel:
+        _check_backbone(attacker)
     levels = parse_threats(threats)
     if seeds < 1:
         raise UserError(f"seeds must be at least 1, got {seeds}")
@@ -94,7 +96,6 @@ def make_plan(
         try:
             instantiate(chosen, attacker.value.target, store.labels, str(data))
             usable.append(attacker)
-            check_backbone(attacker)
         except ProtocolError as error:
             if attackers and attackers.strip() != "all":
                 raise ProtocolError(f"attacker {attacker}: {error}") from error
@@ -114,14 +115,10 @@ def make_plan(
     return Plan(store, chosen, preset, jobs, tuple(left_out))
 
 
-def check_backbone(attacker: Spec) -> None:
-    """Finds a neural attacker's network now rather than when it is needed.
-
-    Raises:
-        SpecError: if there is no such backbone.
-    """
+def _check_backbone(attacker: Spec) -> None:
+    """Finds a neural attacker's network now rather than when it is needed."""
     try:
-        _ = BACKBONES[attacker.parameters["backbone"]].load() if "backbone" in attacker.parameters else None
+        attacker_backbone(attacker)
     except (LookupError, ImportError) as error:
         raise SpecError(f"attacker {attacker}: {error}") from error
 

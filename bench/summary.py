@@ -74,7 +74,7 @@ class Measured:
     def first(self) -> Mapping[str, Any]:
         return self.records[0].data
 
-    @property
+    @cached_property
     def group(self) -> Group:
         """What must agree for rows to share a table."""
         data = self.first
@@ -193,7 +193,7 @@ def _group_key(record: Record) -> str:
 def _anonymizer_rank(measured: Measured) -> tuple[int, str]:
     """Controls first: what leaks untouched, what leaks from nothing; then the methods by name."""
     name = measured.first["anonymizer"]["name"]
-    return {"identity": 0, "null": 1}.get(name, 2), measured.first["names"]["anonymizer"]
+    return CONTROLS.index(name) if name in CONTROLS else len(CONTROLS), measured.first["names"]["anonymizer"]
 
 
 def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:

@@ -17,6 +17,8 @@ from bench.summary import Measured, measure, trade_off
 from bench.threat import RANKING
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
+_PARAMS = ("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "provider")
+_BATCH = 1000  # the most metrics that the store takes at once
 _METRICS = ("leakage", "leakage_normalised", "top1", "top5", "action_raw", "action_retrained", "utility_retention")
 
 
@@ -70,7 +72,8 @@ def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
             mlflow.log_figure(pareto_figure(rows, experiment), "pareto.png")
         for m in rows:
             for record in m.records:
-                _log_record(mlflow, identifier, parent_id, replace(measure([record]), flags=m.flags), source)
+                single = m if len(m.records) == 1 else replace(measure([record]), flags=m.flags)
+                _log_record(mlflow, identifier, parent_id, single, source)
     return parent_id
 
 
@@ -94,39 +97,31 @@ def _labels(rows: Sequence[Measured]) -> Any:
 
 
 def _log_record(mlflow: Any, experiment: str, parent: str, measured: Measured, source: Any) -> None:
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric
 
     record = measured.records[0]
     data, manifest, row = record.data, record.manifest(), measured.row()
     names = data["names"]
-    client = mlflow.MlflowClient()
-    run = client.create_run(
-        experiment,
-        run_name=f"{names['anonymizer']} x {names['attacker']}, {data['threat']}, seed {data['seed']}",
-        tags={"mlflow.parentRunId": parent, "kind": "record", "record": data["key"]},
-    )
-    run_id, started = run.info.run_id, run.info.start_time
-    params = [
-        Param(name, str(row[name]))
-        for name in ("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "provider")
-    ]
-    params += [Param("seed", str(data["seed"])), Param("record", data["key"]), Param("data", data["data"])]
+    params = {name: row[name] for name in _PARAMS}
+    params |= {"seed": data["seed"], "record": data["key"], "data": data["data"]}
     values = {f"{name}{end}": row.get(f"{name}{end}") for name in _METRICS for end in ("", "_low", "_high")}
-    values |= {name: data[name] for name in ("chance", "prior")} | {
-        "seconds": manifest["seconds"],
-        "peak_memory_mb": manifest["peak_memory_mb"],
-    }
-    metrics = [Metric(name, value, started, 0) for name, value in values.items() if value is not None]
-    for name, curve in data["training"].get("curves", {}).items():
-        if name in _CURVES:
-            metrics += [Metric(f"attacker_{name}", value, started, epoch) for epoch, value in enumerate(curve)]
-    tags = [RunTag("flags", " ".join(measured.flags)), RunTag("commit", manifest["commit"])]
-    for start in range(0, len(metrics), 1000):  # the largest batch that the store takes
-        client.log_batch(
-            run_id, metrics=metrics[start : start + 1000], params=params if not start else (), tags=tags if not start else ()
-        )
-    client.log_inputs(
-        run_id,
-        [mlflow.entities.DatasetInput(source._to_mlflow_entity(), [mlflow.entities.InputTag("mlflow.data.context", "test")])],
-    )
-    client.set_terminated(run_id)
+    values |= {"chance": data["chance"], "prior": data["prior"]}
+    values |= {name: manifest[name] for name in ("seconds", "peak_memory_mb")}
+    curves = {name: curve for name, curve in data["training"].get("curves", {}).items() if name in _CURVES}
+    with mlflow.start_run(
+        experiment_id=experiment,
+        run_name=f"{names['anonymizer']} x {names['attacker']}, {data['threat']}, seed {data['seed']}",
+        parent_run_id=parent,
+        nested=True,
+        tags={"kind": "record", "record": data["key"], "flags": " ".join(measured.flags), "commit": manifest["commit"]},
+    ) as run:
+        mlflow.log_params(params)
+        mlflow.log_metrics({name: value for name, value in values.items() if value is not None})
+        mlflow.log_input(source, context="test")
+        points = [
+            Metric(f"attacker_{name}", value, run.info.start_time, epoch)
+            for name, curve in curves.items()
+            for epoch, value in enumerate(curve)
+        ]
+        for start in range(0, len(points), _BATCH):
+            mlflow.MlflowClient().log_batch(run.info.run_id, metrics=points[start : start + _BATCH])

@@ -24,7 +24,7 @@ def prepare(name: str, source: Path | None, results: Path) -> None:
     from bench.specs import parse_spec
 
     spec = parse_spec(name, DATASETS)
-    with Display(1) as display, display.step(f"read {spec}") as report:
+    with Display() as display, display.step(f"read {spec}") as report:
         store = read(spec, source, results, lambda done, total: report(done, total, f"{done} clips"))
     click.echo(f"{len(store)} clips, {len(store.meta['skipped'])} left out, fingerprint {store.fingerprint}: {store.path}")
 

@@ -56,7 +56,7 @@ def run(
 
     budget = get_preset(preset)
     chosen = choose_device(device)
-    with Display(0) as display, display.step(f"read {dataset}", quiet=True) as report:
+    with Display() as display, display.step(f"read {dataset}", quiet=True) as report:
         plan = make_plan(
             dataset=dataset,
             protocol=protocol,

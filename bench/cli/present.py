@@ -48,4 +48,4 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
 def wide_console(*, stderr: bool = False) -> Console:
     """A console that does not fold the table when its output goes to a file or a pipe."""
     console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=200)
+    return console if console.is_terminal else Console(stderr=stderr, width=10_000)

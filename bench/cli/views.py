@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from bench.cli.common import json_option, results_option
-from bench.files import UserError
+from bench.files import UserError, file_name
 
 
 def _filters(command):
@@ -83,7 +83,7 @@ def pareto(dataset: str | None, protocol: str | None, preset: str | None, out: P
     if out and len(groups) > 1:
         raise UserError(f"--out names one file, but there are {len(groups)} figures; choose with --dataset, --protocol, --preset")
     for group in groups:
-        file = out or results / f"pareto-{'-'.join(group)}.png".replace("/", "_").replace(":", "_").replace(",", "_")
+        file = out or results / f"pareto-{file_name('-'.join(group))}.png"
         rows = [m for m in measured if m.group == group]
         click.echo(save_figure(pareto_figure(rows, str(group)), file))
 

@@ -84,7 +84,7 @@ class ClipSet:
             there = there & valid[..., None]
         rows = self.first[clips, None, None] + frames[..., None] * count + body  # (N, T, M)
         out = self.rows[torch.where(there, rows, 0)]  # (N, T, M, 3, V)
-        if not bool(there.all()):
+        if valid is not None or self.num_bodies > 1:  # otherwise everything is there; asking the device would stall it
             out = out * there[..., None, None]
         return out.permute(0, 3, 1, 4, 2)  # (N, 3, T, V, M)
 

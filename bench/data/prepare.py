@@ -63,10 +63,8 @@ def open_or_prepare(spec: Spec, results: Path, progress: Callable[[int, int], No
     """
     path = store_path(results, spec)
     dataset: Dataset = spec.value
-    if dataset.needs_source and spec.parameters != type(dataset)().__dict__:
-        raise DataError(
-            f"the parameters of {spec.plugin.name} are for `bench data prepare`; name it without them to use what it prepared"
-        )
+    if dataset.needs_source and str(spec) != spec.plugin.name:
+        raise DataError(f"{spec}: parameters belong to `bench data prepare`; name {spec.plugin.name} alone here")
     if path.exists():
         store = ClipStore.open(path)
         if store.meta["reader_version"] == dataset.reader_version:

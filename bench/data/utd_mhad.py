@@ -121,7 +121,7 @@ def read_clip(member: Member) -> np.ndarray:
         IndexError,
         EOFError,
         OSError,
-        NotImplementedError,
+        NotImplementedError,  # what scipy raises for a MATLAB v7.3 file
         zlib.error,
     ) as error:
         raise member.error(f"not a whole MATLAB v5 file ({' '.join(str(error).split())})") from error

@@ -3,13 +3,14 @@
 import os
 import platform
 from collections import Counter
-from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import numpy as np
 
 from bench.data.dataset import Dataset
 from bench.data.store import ClipStore
+from bench.files import package_version
 from bench.protocols import ProtocolError, instantiate
 from bench.specs import Spec
 
@@ -35,11 +36,7 @@ def health(results: Path) -> list[tuple[str, str]]:
     import bench
 
     lines = [("python", platform.python_version()), ("platform", platform.platform())]
-    for package in _PACKAGES:
-        try:
-            lines.append((package, version(package)))
-        except PackageNotFoundError:
-            lines.append((package, "not installed"))
+    lines += [(package, package_version(package) or "not installed") for package in _PACKAGES]
     lines.append(("bench is ours", _ownership(Path(bench.__file__))))
     lines.append(("cores", f"{os.cpu_count()}, torch uses {torch.get_num_threads()} threads"))
     memory = psutil.virtual_memory()

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from bench.files import atomic_file, write_json
@@ -28,7 +29,7 @@ class _Column:
     only_if_wide: bool = False
 
 
-_WIDE = 150  # characters; the CSV and JSON files hold everything whatever the terminal
+_UNLIMITED = 10_000  # characters
 _COLUMNS = (
     _Column("anonymizer", lambda row: row["anonymizer"], is_text=True),
     _Column("attacker", lambda row: row["attacker"], is_text=True),
@@ -48,15 +49,26 @@ def print_tables(measured: Sequence[Measured], console: Console) -> None:
     """Prints one table for each data set, protocol and preset; rows of different ones never share a table."""
     for group, members in groupby(measured, key=lambda m: m.group):
         rows = list(members)
-        console.print(_table(f"{group}, data {group.data}", rows, console.width), soft_wrap=True)
+        title = f"{group}, data {group.data}"
+        _print_whole(_table(title, rows), _table(title, rows, narrow=True), console)
         for line in _notes(rows):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print()
 
 
-def _table(title: str, measured: Sequence[Measured], width: int) -> Table:
+def _print_whole(table: Table, narrow: Table, console: Console) -> None:
+    """Prints the table, or the narrow one where it does not fit; where neither fits, the terminal folds lines: nothing is cut."""
+    available, unlimited = console.width, console.options.update(width=_UNLIMITED)
+    if Measurement.get(console, unlimited, table).maximum > available:
+        table = narrow
+    console.width = max(available, Measurement.get(console, unlimited, table).maximum)
+    console.print(table)
+    console.width = available
+
+
+def _table(title: str, measured: Sequence[Measured], *, narrow: bool = False) -> Table:
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", pad_edge=False, collapse_padding=True)
-    columns = [column for column in _COLUMNS if width >= _WIDE or not column.only_if_wide]
+    columns = [column for column in _COLUMNS if not (narrow and column.only_if_wide)]
     for column in columns:
         table.add_column(column.header, justify="left" if column.is_text else "right", no_wrap=True)
     previous = ""

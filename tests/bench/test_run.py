@@ -296,6 +296,7 @@ def test_a_failing_pair_does_not_stop_the_others(finished, tmp_path, monkeypatch
         (["--preset", "fast"], "no preset named 'fast'; there are quick, standard, paper"),
         (["--protocol", "xview"], "synthetic has no protocol 'xview'; it has xrep/1"),
         (["--dataset", "syntetic"], "no data set named 'syntetic'; did you mean synthetic?"),
+        (["--dataset", "ntu60:gender_csv=g.csv"], "parameters belong to `bench data prepare`; name ntu60 alone here"),
         (["--dataset", "utd-mhad"], "run: bench data prepare utd-mhad --source PATH"),
         (["--device", "cuda:7"], "device 'cuda:7' is not there"),
         (["--device", "gpu"], "no device named 'gpu'; use auto, cpu, cuda or cuda:N"),

@@ -132,7 +132,7 @@ def rewrite_meta(**changes):
 
 
 def save(name, change):
-    return lambda path: np.save(path / name, change(np.load(path / name)), allow_pickle=True)
+    return lambda path: np.save(path / name, change(np.load(path / name)))
 
 
 DAMAGE = {
