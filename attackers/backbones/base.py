@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from attackers.backbones.layers import InputNorm
 from bench.skeleton import Layout
 
 _MAX_NAMED = 5  # keys named in one message
@@ -153,3 +154,37 @@ class Backbone(nn.Module, ABC):
             raise ValueError(f"expected at least 1 clip and 1 frame, got {clips.shape[0]} clips and {clips.shape[2]} frames")
         if not clips.is_floating_point():
             raise TypeError(f"expected floating-point clips, got {clips.dtype}")
+
+
+class BodyBackbone(Backbone):
+    """A backbone of ST-GCN's descent: norm of the input, every body read on its own, mean over the bodies.
+
+    Attributes:
+        input_norm: Batch norm over the M * V * C channels.
+    """
+
+    def __init__(self, *, layout: Layout, num_classes: int, num_bodies: int, width: float = 1.0, in_channels: int = 3):
+        super().__init__(layout=layout, num_classes=num_classes, num_bodies=num_bodies, width=width, in_channels=in_channels)
+        self.input_norm = InputNorm(in_channels, layout.num_joints, num_bodies)
+
+    @abstractmethod
+    def embed_bodies(self, bodies: Tensor) -> Tensor:
+        """Normalised bodies (B, C, T, V), of any memory order, to embeddings (B, D) in their own type; the mean over T and V."""
+
+    def embed(self, clips: Tensor) -> Tensor:
+        """Clips (N, C, T, V, M), zero where a body is absent, to embeddings (N, D): the mean over all M bodies, absent ones too.
+
+        In eval mode an absent body adds a constant for each of the M places, which is computed once and not for every clip;
+        where gradients reach the clips everything is computed, since an absent body has a gradient.
+        """
+        self.check_clips(clips)
+        bodies = self.input_norm(clips).permute(4, 0, 1, 2, 3).flatten(0, 1)  # (M * N, C, T, V)
+        if self.training or clips.requires_grad or self.num_bodies == 1:
+            embedded = self.embed_bodies(bodies)  # (M * N, D)
+        else:
+            absent = (clips == 0).all(3).all(2).all(1).T  # (M, N)
+            places = torch.arange(absent.numel(), device=clips.device).view_as(absent)
+            first = torch.where(absent, places, absent.numel()).amin(1, keepdim=True)  # of each place's absent bodies
+            distinct, which = torch.where(absent, first, places).flatten().unique(return_inverse=True)
+            embedded = self.embed_bodies(bodies[distinct])[which]
+        return embedded.to(clips.dtype).unflatten(0, (self.num_bodies, len(clips))).mean(0)

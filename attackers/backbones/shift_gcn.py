@@ -27,8 +27,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from attackers.backbones.base import Backbone, Reference
-from attackers.backbones.layers import BatchNorm, InputNorm
+from attackers.backbones.base import BodyBackbone, Reference
+from attackers.backbones.layers import BatchNorm
 from attackers.backbones.shift_ops import (
     OFFSET_GRADIENTS,
     OffsetGradient,
@@ -265,7 +265,7 @@ class Block(nn.Module):
         return references
 
 
-class ShiftGCN(Backbone):
+class ShiftGCN(BodyBackbone):
     """Shift-GCN with non-local spatial shifts and adaptive temporal shifts.
 
     Args:
@@ -294,7 +294,6 @@ class ShiftGCN(Backbone):
         if offset_gradient not in OFFSET_GRADIENTS:
             raise ValueError(f"offset_gradient must be one of {', '.join(OFFSET_GRADIENTS)}, got {offset_gradient!r}")
         joints = layout.num_joints
-        self.input_norm = InputNorm(in_channels, joints, num_bodies)
         blocks, channels = [], in_channels
         for number, (full, stride) in enumerate(_BLOCKS):
             out = max(1, round(full * width / _CHANNEL_STEP)) * _CHANNEL_STEP
@@ -305,15 +304,12 @@ class ShiftGCN(Backbone):
         nn.init.normal_(self.classifier.weight, 0, math.sqrt(2 / num_classes))
         nn.init.zeros_(self.classifier.bias)
 
-    def embed(self, clips: Tensor) -> Tensor:
-        """Clips (N, C, T, V, M), zero where a body is absent, to embeddings (N, D), D = 256 * width."""
-        self.check_clips(clips)
-        x = self.input_norm(clips).permute(3, 1, 2, 4, 0).flatten(3)  # (V, C, T, M * N)
-        x = permute_rows(x.contiguous(), self.blocks[0].shear_in, self.blocks[0].unshear_in)
+    def embed_bodies(self, bodies: Tensor) -> Tensor:
+        """Normalised bodies (B, C, T, V) to embeddings (B, D), D = 256 * width."""
+        x = permute_rows(bodies.permute(3, 1, 2, 0).contiguous(), self.blocks[0].shear_in, self.blocks[0].unshear_in)
         for block in self.blocks:
-            x = block(x)
-        pooled = x.mean((0, 2), dtype=clips.dtype)  # (D, M * N)
-        return pooled.unflatten(1, (self.num_bodies, len(clips))).mean(1).T
+            x = block(x)  # (V, C', T', B)
+        return x.mean((0, 2), dtype=bodies.dtype).T
 
     def use_published_gradients(self) -> None:
         for module in self.modules():

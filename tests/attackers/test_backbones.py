@@ -78,6 +78,19 @@ def test_a_wrong_shape_names_both_numbers(name, shape, message):
 
 
 @every_backbone
+def test_absent_bodies_are_computed_once_and_count_all_the_same(name):
+    model = make(name)
+    clips = torch.randn(5, 3, 8, 25, 2)
+    model(clips)  # moves the running statistics
+    clips[1:3, ..., 1] = 0
+    clips[2, ..., 0] = 0
+    model.eval()
+    with torch.no_grad():
+        short = model(clips)
+    assert torch.allclose(short, model(clips.requires_grad_()), atol=1e-5)  # nothing is left out where gradients are asked for
+
+
+@every_backbone
 def test_eval_mode_does_not_depend_on_the_batch(name):
     model = make(name)
     clips = torch.randn(6, 3, 8, 25, 2)
