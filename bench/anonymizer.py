@@ -119,7 +119,7 @@ def anonymize(
         with torch.no_grad():
             out = anonymizer.transform(batch, state)
         _check_output(type(anonymizer).__name__, batch, out)
-        _scatter(rows, clips, indices, out)
+        clips.scatter(rows, indices, out)
     return rows
 
 
@@ -131,10 +131,3 @@ def _check_output(name: str, batch: ClipBatch, out: Tensor) -> None:
         raise ValueError(f"{name} returned {bad} coordinates that are not finite")
     if bool((out.ne(0) & ~batch.present).any()):
         raise ValueError(f"{name} moved bodies that are absent; multiply its output by batch.present")
-
-
-def _scatter(rows: Tensor, clips: ClipSet, indices: Tensor, out: Tensor) -> None:
-    """Writes whole clips (N, 3, T, V, M) back to their rows."""
-    for i, clip in zip(indices.tolist(), out, strict=True):
-        first, length, bodies = int(clips.first[i]), int(clips.lengths[i]), int(clips.bodies[i])
-        rows[first : first + length * bodies] = clip[:, :length, :, :bodies].permute(1, 3, 0, 2).flatten(0, 1).to(rows.dtype)

@@ -16,7 +16,8 @@ from multiprocessing.queues import Queue
 
 import torch
 
-from bench.pipeline import Bench, Training
+from bench.jobs import Training
+from bench.pipeline import Bench
 from bench.progress import Display
 from bench.training import Progress
 

@@ -9,7 +9,6 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -24,104 +23,20 @@ from bench.data import normalisation
 from bench.data.clips import ClipSet
 from bench.data.store import ClipStore, ClipWriter
 from bench.files import digest
-from bench.presets import Preset
+from bench.jobs import Job, Outcome, Prediction, Release, Training
+from bench.presets import Preset, TrainingConfig
 from bench.protocols import ACTION, Part, Protocol, ProtocolError, anonymizer_part, instantiate
-from bench.specs import Spec
+from bench.registry import INVERTERS
+from bench.specs import Spec, parse_spec
 from bench.stages import Output, StageStore
-from bench.threat import Threat
+from bench.threat import Learning
 from bench.training import Progress
 
 # Raised whenever a stage's code would give another output for the same inputs.
-VERSIONS = {"normalise": 1, "fit": 1, "release": 1, "train": 1, "predict": 1}
+VERSIONS = {"normalise": 1, "fit": 1, "release": 1, "invert": 1, "restore": 1, "train": 2, "predict": 2}
 NORMALISATION = "view"
 
 Step = Callable[[str], AbstractContextManager[Progress]]
-
-
-@dataclass(frozen=True)
-class Job:
-    """All that determines one record, apart from the data, the protocol and the preset that a `Bench` fixes."""
-
-    anonymizer: Spec
-    attacker: Spec
-    threat: Threat
-    seed: int
-
-    @property
-    def target(self) -> str:
-        return self.attacker.value.target
-
-    def __str__(self) -> str:
-        return f"{self.anonymizer} x {self.attacker}, {self.threat.name}, seed {self.seed}"
-
-
-@dataclass(frozen=True)
-class Release:
-    """Clips as somebody sees them: raw, released by the holder, or anonymized by the attacker.
-
-    Args:
-        path: `.npy` file of the rows.
-        content: Digest of the rows' bytes: equal clips have equal digests, whoever made them.
-    """
-
-    path: Path
-    content: str
-
-
-@dataclass(frozen=True)
-class Training:
-    """One model to train.
-
-    Args:
-        attacker: Who learns; None for the action classifier that measures utility.
-        release: What it learns from.
-        seed: Seed of the training.
-        seen: The release in words.
-    """
-
-    attacker: Spec | None
-    release: Release
-    seed: int
-    seen: str
-
-    def __str__(self) -> str:
-        return f"train {self.attacker or 'action classifier'} on {self.seen}"
-
-    @property
-    def key(self) -> tuple[str, str, int]:
-        """Equal for equal models: what they are called and where their clips lie do not matter."""
-        return self.attacker.digest if self.attacker else "", self.release.content, self.seed
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """Class probabilities (n, K) float32 of the test clips of one part, and the stage they came from."""
-
-    scores: np.ndarray
-    stage: Output
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """All predictions of one job.
-
-    Args:
-        attack: The attacker's scores on the released test clips.
-        action_reference: Raw-trained action classifier on raw clips.
-        action_raw: Raw-trained action classifier on released clips.
-        action_retrained: Action classifier trained on released clips, on released clips.
-        training: What the attacker reported about its training.
-        stages: Name to key, and content where it is compared, of every stage this rests on.
-        outputs: The trained models and predictions this rests on.
-    """
-
-    attack: np.ndarray
-    action_reference: np.ndarray
-    action_raw: np.ndarray
-    action_retrained: np.ndarray
-    training: Mapping[str, Any]
-    stages: Mapping[str, Mapping[str, str]]
-    outputs: tuple[Output, ...]
 
 
 class Bench:
@@ -256,14 +171,34 @@ class Bench:
         output = self.stages.run("release", VERSIONS["release"], inputs, compute)
         return Release(output.path / "frames.npy", output.info["rows"])
 
-    def trainings(self, job: Job) -> list[Training]:
-        """The models that a job rests on: attacker, raw-trained and retrained action classifier; makes their releases."""
-        seed, anonymized = job.seed, f"clips anonymized by {job.anonymizer}"
-        holder = self.release(job.anonymizer, seed, "holder/0")
-        attacker = Training(job.attacker, self.raw, seed, "raw clips")
-        if job.threat.anonymizes:
-            attacker = Training(job.attacker, self.release(job.anonymizer, seed, "attacker/0"), seed, anonymized)
-        return [attacker, Training(None, self.raw, seed, "raw clips"), Training(None, holder, seed, anonymized)]
+    def own_release(self, job: Job) -> Release:
+        """The clips as the attacker anonymizes them itself."""
+        return self.release(job.anonymizer, job.seed, "attacker/0")
+
+    def attack_trainings(self, job: Job) -> list[Training]:
+        """The models among which the attacker chooses; makes the releases they learn from.
+
+        Where the anonymizer changes nothing there is nothing to adapt to, and the raw-trained model is the only one.
+        """
+        raw = Training(job.attacker, self.raw, job.seed, "raw clips")
+        own = self.raw if job.threat.learnings == (Learning.RAW,) else self.own_release(job)
+        if own.content == self.raw.content:
+            return [raw]
+        scratch = Training(job.attacker, own, job.seed, f"clips anonymized by {job.anonymizer}")
+        if not job.attacker.value.learns_representation:
+            return [scratch]
+        return [
+            scratch if learning == Learning.SCRATCH else dataclasses.replace(scratch, start=raw, learning=learning)
+            for learning in job.threat.learnings
+        ]
+
+    def utility_trainings(self, job: Job) -> list[Training]:
+        """The raw-trained and the retrained action classifier."""
+        holder = self.release(job.anonymizer, job.seed, "holder/0")
+        return [
+            Training(None, self.raw, job.seed, "raw clips"),
+            Training(None, holder, job.seed, f"clips anonymized by {job.anonymizer}"),
+        ]
 
     def train(self, training: Training) -> Output:
         """A trained attacker or action classifier."""
@@ -272,11 +207,17 @@ class Bench:
 
         def compute(folder: Path) -> Mapping[str, Any]:
             clips = self.clips(training.release)
+            start = training.start and self.train(training.start).path  # before the step: it is one of its own
             with self._step(str(training)) as report:
-                if attacker:
-                    return attacker.value.fit(clips, part, self.preset, folder, seed=seed, progress=report)
-                backbone, config = self.preset.utility_backbone, self.preset.utility
-                return classifiers.fit_classifier(backbone, clips, part, config, folder, seed=seed, progress=report)
+                if not attacker:
+                    backbone, config = self._utility
+                    return classifiers.fit_classifier(backbone, clips, part, config, folder, seed=seed, progress=report)
+                common = {"seed": seed, "progress": report}
+                if training.learning == Learning.REFIT:
+                    return attacker.value.refit(clips, part, self.preset, folder, start=start, **common)
+                if training.learning == Learning.FINE_TUNE:
+                    return attacker.value.fine_tune(clips, part, self.preset, folder, start=start, **common)
+                return attacker.value.fit(clips, part, self.preset, folder, **common)
 
         return self.stages.run("train", VERSIONS["train"], self._training_inputs(training), compute)
 
@@ -285,7 +226,9 @@ class Bench:
         return self.stages.has("train", VERSIONS["train"], self._training_inputs(training))
 
     def _training_inputs(self, training: Training) -> dict[str, Any]:
+        start = training.start and {"learning": training.learning, "start": self._training_inputs(training.start)}
         return {
+            **(start or {}),
             **self._who(training.attacker),
             "part": self.part(training.attacker.value.target if training.attacker else ACTION).digest,
             "clips": training.release.content,
@@ -296,10 +239,16 @@ class Bench:
     def _who(self, attacker: Spec | None) -> dict[str, Any]:
         """Who attacks, or measures utility, and under which budget: a part of the address of its stages."""
         if attacker:
-            training = dataclasses.asdict(self.preset.attack)
-            return {"attacker": attacker.describe(), "backbone": attacker_backbone(attacker), "training": training}
-        utility = classifiers.describe(self.preset.utility_backbone)
-        return {"utility": utility, "training": dataclasses.asdict(self.preset.utility)}
+            budget = dict(attacker.value.budget(self.preset))
+            return {"attacker": attacker.describe(), "backbone": attacker_backbone(attacker), "training": budget}
+        backbone, config = self._utility
+        return {"utility": classifiers.describe(backbone), "training": dataclasses.asdict(config)}
+
+    @cached_property
+    def _utility(self) -> tuple[str, TrainingConfig]:
+        """Backbone of the action classifiers, and the budget as it holds for it."""
+        backbone = self.preset.utility_backbone
+        return backbone, classifiers.config_for(backbone, self.preset.utility)
 
     def backbones(self, attacker: Spec) -> dict[str, Any]:
         """The networks that a record with this attacker rests on, with their providers and code versions."""
@@ -310,52 +259,121 @@ class Bench:
         """How clips are normalised."""
         return {"method": NORMALISATION, "code": normalisation.VERSION}
 
-    def predict(self, attacker: Spec | None, trained: Output, release: Release) -> Prediction:
-        """Scores of an attacker, or of an action classifier, on the test clips of a release."""
+    def predict(
+        self, attacker: Spec | None, trained: Output, release: Release, *, side: str = "test", enrolled: Release | None = None
+    ) -> Prediction:
+        """What an attacker, or an action classifier, says of a release.
+
+        Args:
+            attacker: Who; None for an action classifier.
+            trained: Its model.
+            release: Clips to name, or probes to link.
+            side: "test" or "validation".
+            enrolled: Clips that probes are linked with; needed for linkage, otherwise unused.
+        """
         part = self.part(attacker.value.target if attacker else ACTION)
+        pairs = part.pairs if side == "test" else part.validation_pairs
+        indices = part.test if side == "test" else part.validation
+        shape = (len(pairs),) if pairs else (len(indices), len(part.classes))
 
         def compute(folder: Path) -> None:
             clips = self.clips(release)
-            if attacker:
-                scores = attacker.value.scores(clips, part.test, part, self.preset, trained.path)
+            if not attacker:
+                scores = classifiers.classifier_scores(self._utility[0], clips, indices, part, self._utility[1], trained.path)
+            elif pairs:
+                reference = self.clips(enrolled)
+                scores = attacker.value.pair_scores(reference, clips, pairs.clips, part, self.preset, trained.path)
             else:
-                backbone, config = self.preset.utility_backbone, self.preset.utility
-                scores = classifiers.classifier_scores(backbone, clips, part.test, part, config, trained.path)
-            if scores.shape != (len(part.test), len(part.classes)) or not np.isfinite(scores).all():
-                raise ValueError(f"expected finite scores of shape {(len(part.test), len(part.classes))}, got {scores.shape}")
+                scores = attacker.value.scores(clips, indices, part, self.preset, trained.path)
+            if scores.shape != shape or not np.isfinite(scores).all():
+                raise ValueError(f"expected finite scores of shape {shape}, got {scores.shape}")
             np.save(folder / "scores.npy", scores.astype(np.float32))
 
         inputs = {
             **self._who(attacker),
             "model": trained.key,  # not its content: a stored model may hold more than its numbers, such as times
             "clips": release.content,
+            **({"enrolled": enrolled.content} if pairs else {}),
             "part": part.digest,
-            "test": digest(part.test.tolist()),
+            side: part.side_digest(side),
         }
         output = self.stages.run("predict", VERSIONS["predict"], inputs, compute)
         return Prediction(np.load(output.path / "scores.npy", allow_pickle=False), output)
 
+    def invert(self, job: Job) -> tuple[Release, Output]:
+        """The holder's release as the attacker restores it, and the model that does so."""
+        own, holder, part = self.own_release(job), self.release(job.anonymizer, job.seed, "holder/0"), self.part(job.target)
+        inverter, name = self._inverter, f"clips anonymized by {job.anonymizer}"
+
+        def fit(folder: Path) -> Mapping[str, Any]:
+            with self._step(f"learn to invert {name}") as report:
+                clips = self.clips(own), self.clips(self.raw)
+                return inverter.value.fit(*clips, part, self.preset, folder, seed=job.seed, progress=report)
+
+        who = {"inverter": inverter.describe(), "training": dict(inverter.value.budget(self.preset))}
+        inputs = {**who, "part": part.digest, "clips": own.content, "raw": self.raw.content, "seed": job.seed}
+        inputs["layout"] = self._source.meta["layout"]
+        fitted = self.stages.run("invert", VERSIONS["invert"], inputs, fit)
+
+        def restore(folder: Path) -> Mapping[str, Any]:
+            with self._step(f"restore {name}"):
+                rows = inverter.value.restore(self.clips(holder), self.preset, fitted.path).cpu().numpy()
+            np.save(folder / "frames.npy", rows)
+            return {"rows": _rows_digest(rows, self._index)}
+
+        output = self.stages.run("restore", VERSIONS["restore"], {"model": fitted.key, "clips": holder.content}, restore)
+        return Release(output.path / "frames.npy", output.info["rows"]), fitted
+
+    @property
+    def inverter(self) -> dict[str, Any]:
+        """What a record states about the network that undoes anonymizers, and its budget."""
+        return {**self._inverter.describe(), "budget": dict(self._inverter.value.budget(self.preset))}
+
+    @cached_property
+    def _inverter(self) -> Spec:
+        return parse_spec(self.preset.inverter, INVERTERS)
+
     # Jobs
+
+    def _choose(self, job: Job, trained: Mapping[str, Output]) -> tuple[str, dict[str, float]]:
+        """The learning whose model does best on the attacker's own validation part, and how well each does."""
+        if len(trained) == 1:
+            return next(iter(trained)), {}
+        own, part, quality = self.own_release(job), self.part(job.target), {}
+        for learning, model in trained.items():
+            scores = self.predict(job.attacker, model, own, side="validation", enrolled=own).scores
+            quality[learning] = part.quality(scores, "validation")
+        return max(quality, key=quality.__getitem__), quality  # of equals the first
 
     def evaluate(self, job: Job) -> Outcome:
         """Computes, or finds, all that one record rests on."""
-        trained, raw_model, retrained_model = (self.train(training) for training in self.trainings(job))
+        trained = {training.learning: self.train(training) for training in self.attack_trainings(job)}
+        learning, validation = self._choose(job, trained)
+        raw_model, retrained_model = (self.train(training) for training in self.utility_trainings(job))
         holder = self.release(job.anonymizer, job.seed, "holder/0")
+        probes, inverter = holder, None
+        if job.threat.inverts and holder.content != self.raw.content:
+            probes, inverter = self.invert(job)
+        enrolled = self.raw if job.threat.enrols_raw else self.own_release(job)
         predictions = {
-            "attack": self.predict(job.attacker, trained, holder),
+            "attack": self.predict(job.attacker, trained[learning], probes, enrolled=enrolled),
             "action_reference": self.predict(None, raw_model, self.raw),
             "action_raw": self.predict(None, raw_model, holder),
             "action_retrained": self.predict(None, retrained_model, holder),
         }
         models = {
             "fit": self.fit(job.anonymizer, job.seed),
-            "attacker": trained,
+            "attacker": trained[learning],
+            **({"inverter": inverter} if inverter else {}),
             "utility_raw": raw_model,
             "utility_retrained": retrained_model,
         }
         return Outcome(
             **{which: prediction.scores for which, prediction in predictions.items()},
-            training=trained.info,
+            training=trained[learning].info,
+            validation=validation,
+            learning=learning,
+            inversion=inverter.info if inverter else {},
             stages={
                 "release": {"content": holder.content},
                 **{which: {"key": output.key} for which, output in models.items()},

@@ -5,6 +5,10 @@ from typing import Any
 
 from bench.files import UserError
 
+OPTIMISERS = ("sgd", "adam")
+SCHEDULES = ("cosine", "step")
+PRECISIONS = ("auto", "float32", "bfloat16")
+
 
 @dataclass(frozen=True)
 class TrainingConfig:
@@ -20,7 +24,8 @@ class TrainingConfig:
         most_steps: Most optimiser steps, 0 for no limit: large data sets get fewer epochs, or a part of one.
         patience: Epochs without a clearly better validation loss after which training ends early; 0 never ends early.
         batch: Clips of a batch.
-        lr: Peak learning rate of SGD with Nesterov momentum 0.9.
+        optimiser: "sgd" with Nesterov momentum 0.9, or "adam".
+        lr: Peak learning rate.
         warmup: Epochs of linear warm-up.
         schedule: "cosine" to zero, or "step": times 0.1 at each of `steps`.
         steps: Epochs of the "step" schedule.
@@ -29,7 +34,9 @@ class TrainingConfig:
         label_smoothing: Share of the target probability spread over all classes.
         clip_norm: Largest norm of the gradient; 0 does not limit it.
         choose_best: Whether the epoch with the lowest validation loss is kept, rather than the last.
-        published_gradients: Whether a backbone uses its authors' own gradients where they differ from the true ones.
+        published: Whether a backbone is trained by its authors' own recipe, and with their gradients where those differ from the
+            true ones.
+        precision: Type of the products of a training: "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU only.
     """
 
     width: float
@@ -41,6 +48,7 @@ class TrainingConfig:
     most_steps: int
     patience: int
     batch: int
+    optimiser: str
     lr: float
     warmup: int
     schedule: str
@@ -50,7 +58,18 @@ class TrainingConfig:
     label_smoothing: float
     clip_norm: float
     choose_best: bool
-    published_gradients: bool
+    published: bool
+    precision: str
+
+    def __post_init__(self) -> None:
+        for name, choices in (("optimiser", OPTIMISERS), ("schedule", SCHEDULES), ("precision", PRECISIONS)):
+            if getattr(self, name) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    def fine_tuning(self) -> "TrainingConfig":
+        """For a network that was trained before: a tenth of the rate, a third of the time (methods.md section 5.1)."""
+        third = {name: -(-getattr(self, name) // 3) for name in ("epochs", "most_steps", "patience", "warmup")}
+        return replace(self, lr=self.lr / 10, steps=tuple(step // 3 for step in self.steps), **third)
 
 
 @dataclass(frozen=True)
@@ -61,6 +80,7 @@ class Preset:
         name: Name on the command line.
         summary: One line for people.
         utility_backbone: Backbone of the action classifiers that measure utility.
+        inverter: Network that undoes the anonymizer for the threat level of that name.
         attack: How neural attackers are trained.
         utility: How action classifiers are trained.
         seeds: Seeds that are run unless the user asks for another number.
@@ -69,6 +89,7 @@ class Preset:
     name: str
     summary: str
     utility_backbone: str
+    inverter: str
     attack: TrainingConfig
     utility: TrainingConfig
     seeds: int
@@ -87,6 +108,7 @@ _QUICK = TrainingConfig(
     most_steps=600,
     patience=8,
     batch=16,
+    optimiser="sgd",
     lr=0.1,
     warmup=2,
     schedule="cosine",
@@ -96,10 +118,11 @@ _QUICK = TrainingConfig(
     label_smoothing=0.0,
     clip_norm=5.0,
     choose_best=True,
-    published_gradients=False,
+    published=False,
+    precision="auto",
 )
 _STANDARD = replace(_QUICK, width=1.0, frames=64, epochs=60, most_steps=0, patience=0, batch=64, warmup=5)
-# The recipe of Shift-GCN's authors: methods.md section 3.4.
+# What the published recipes share; the rest is each backbone's own (`published_recipe`).
 _PAPER = TrainingConfig(
     width=1.0,
     frames=300,
@@ -110,6 +133,7 @@ _PAPER = TrainingConfig(
     most_steps=0,
     patience=0,
     batch=64,
+    optimiser="sgd",
     lr=0.1,
     warmup=0,
     schedule="step",
@@ -119,7 +143,8 @@ _PAPER = TrainingConfig(
     label_smoothing=0.0,
     clip_norm=0.0,
     choose_best=False,
-    published_gradients=True,
+    published=True,
+    precision="auto",
 )
 
 
@@ -131,9 +156,33 @@ def _for_actions(config: TrainingConfig) -> TrainingConfig:
 PRESETS = {
     preset.name: preset
     for preset in (
-        Preset("quick", "two CPU cores, minutes: for trying things out", "shift-gcn", _QUICK, _for_actions(_QUICK), seeds=1),
-        Preset("standard", "one GPU, hours: the leaderboard's budget", "shift-gcn", _STANDARD, _for_actions(_STANDARD), seeds=3),
-        Preset("paper", "the published recipe: 300 frames, full width, 140 epochs", "shift-gcn", _PAPER, _PAPER, seeds=3),
+        Preset(
+            "quick",
+            "two CPU cores, minutes: for trying things out",
+            "shift-gcn",
+            "temporal",
+            _QUICK,
+            _for_actions(_QUICK),
+            seeds=1,
+        ),
+        Preset(
+            "standard",
+            "one GPU, hours: the leaderboard's budget",
+            "shift-gcn",
+            "temporal",
+            _STANDARD,
+            _for_actions(_STANDARD),
+            seeds=3,
+        ),
+        Preset(
+            "paper",
+            "the published recipes: 300 frames, full width, each backbone's own schedule",
+            "shift-gcn",
+            "temporal",
+            _PAPER,
+            _PAPER,
+            seeds=3,
+        ),
     )
 }
 

@@ -1,20 +1,24 @@
 """Protocols: which clips train, validate and test each target, declared as data and checked whenever they are used.
 
-A target is a column of the labels: `action` for utility, `subject` for re-identification, `gender` and other attributes.
+A target is a column of the labels, `action` for utility, `subject` for re-identification, `gender` and other attributes; or
+`linkage`, where pairs of clips of unseen people are to be told apart: the same person or not.
 One performance (a person doing an action once, however many cameras film it) is never on both sides of a split: methods.md
 section 2.3(5); the check is in `instantiate`.
 """
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from bench.files import UserError, digest
+from bench.metrics.identification import top_k
+from bench.metrics.verification import roc_auc
+from bench.pairs import Pairs, make_pairs
 
-ACTION, SUBJECT = "action", "subject"
+ACTION, SUBJECT, LINKAGE = "action", "subject", "linkage"
 
 
 class ProtocolError(UserError):
@@ -64,9 +68,11 @@ class Part:
         labels: (N,) class index of every clip of the store; -1 where the clip has no part in this target.
         train, validation, test: Clip indices, disjoint, in ascending order.
         subjects: (N,) subject code of every clip, for clustered intervals.
-        chance: 1 / number of classes.
-        prior: Share of the largest class among the test clips: what top-1 gives for always naming it.
-        prior_top5: Share of the five largest classes among the test clips.
+        pairs: Linkage only: pairs of test clips.
+        training_pairs, validation_pairs: Linkage only: pairs of training clips, and of validation clips.
+        chance: 1 / number of classes; 1/2 for linkage.
+        prior: Share of the largest class among the test clips: what top-1 gives for always naming it; 1/2 for linkage.
+        prior_top5: Share of the five largest classes among the test clips; not a number for linkage.
     """
 
     target: str
@@ -76,10 +82,13 @@ class Part:
     validation: np.ndarray
     test: np.ndarray
     subjects: np.ndarray
+    pairs: Pairs | None = None
+    training_pairs: Pairs | None = None
+    validation_pairs: Pairs | None = None
 
     @property
     def chance(self) -> float:
-        return 1 / len(self.classes)
+        return 0.5 if self.pairs else 1 / len(self.classes)
 
     def _shares(self) -> np.ndarray:
         counts = np.bincount(self.labels[self.test], minlength=len(self.classes))
@@ -87,17 +96,35 @@ class Part:
 
     @property
     def prior(self) -> float:
-        return float(self._shares()[0])
+        return 0.5 if self.pairs else float(self._shares()[0])
 
     @property
     def prior_top5(self) -> float:
-        return float(self._shares()[:5].sum())
+        return float("nan") if self.pairs else float(self._shares()[:5].sum())
 
     @property
     def digest(self) -> str:
         """Digest of what a trained model depends on: target, class order, labels and who trains and validates."""
         arrays = [self.labels, self.train, self.validation]
-        return digest([self.target, [str(c) for c in self.classes], *(hashlib.sha256(a.tobytes()).hexdigest() for a in arrays)])
+        return digest([self.target, [str(c) for c in self.classes], *(_array_digest(a) for a in arrays)])
+
+    def quality(self, scores: np.ndarray, side: str) -> float:
+        """How well scores of "test" or "validation" do: balanced top-1, or for linkage the area under the ROC curve."""
+        pairs = self.pairs if side == "test" else self.validation_pairs
+        if pairs:
+            return roc_auc(scores[pairs.mated], scores[~pairs.mated])
+        labels = self.labels[getattr(self, side)]
+        hits = top_k(scores, labels, 1)
+        return float(np.mean([hits[labels == k].mean() for k in np.unique(labels)]))
+
+    def side_digest(self, side: str) -> str:
+        """Digest of the clips, or pairs of clips, of "test" or "validation": who is asked."""
+        pairs = self.pairs if side == "test" else self.validation_pairs
+        return _array_digest(pairs.clips if pairs else getattr(self, side))
+
+
+def _array_digest(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
 
 
 def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> Part:
@@ -117,13 +144,14 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     if target not in protocol.splits:
         raise ProtocolError(f"{name} cannot test {target!r}; it can test {', '.join(protocol.splits)}")
     split = protocol.splits[target]
-    for column in (target, split.by):
+    named = SUBJECT if target == LINKAGE else target
+    for column in (named, split.by):
         if column not in labels or labels[column].isna().all():
             raise ProtocolError(
                 f"{name} cannot test {target!r}: {dataset} as prepared has no {column} labels; "
                 f"it has {', '.join(c for c in labels if not labels[c].isna().all())}"
             )
-    known = labels[target].notna().to_numpy() & labels[split.by].notna().to_numpy()
+    known = labels[named].notna().to_numpy() & labels[split.by].notna().to_numpy()
     in_train = labels[split.by].isin(split.train).to_numpy(dtype=bool) & known
     in_test = known & ~in_train
     performances = labels["performance"].to_numpy()
@@ -133,9 +161,10 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     subjects = labels[SUBJECT].to_numpy()
     if split.unseen and (seen := set(subjects[in_train]) & set(subjects[in_test])):
         raise ProtocolError(f"{name}: {len(seen)} test people of {target!r} are also in training")
-    classes = tuple(sorted(labels[target][known].unique()))
+    learnt = in_train if target == LINKAGE else known  # linkage names nobody: its test people are not classes
+    classes = tuple(sorted(labels[named][learnt].unique()))
     codes = {value: k for k, value in enumerate(classes)}
-    encoded = np.array([codes[value] if ok else -1 for value, ok in zip(labels[target], known, strict=True)])
+    encoded = np.array([codes[value] if ok else -1 for value, ok in zip(labels[named], learnt, strict=True)])
     train_all, test = np.flatnonzero(in_train), np.flatnonzero(in_test)
     for side, indices in (("training", train_all), ("test", test)):
         if not indices.size:
@@ -143,14 +172,19 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
                 f"{name}: no {side} clips for {target!r}; {split.by} has {sorted(labels[split.by].dropna().unique().tolist())}"
             )
     untrained = set(encoded[test]) - set(encoded[train_all])
-    if untrained:
+    if untrained and target != LINKAGE:
         raise ProtocolError(f"{name}: {target} {classes[min(untrained)]} is tested but never in training")
     if len(classes) < 2:
         raise ProtocolError(f"{name}: {target!r} has only the value {classes[0]}; nothing can be told apart")
-    validation = _validation(protocol, encoded[train_all], performances[train_all])
-    return Part(
-        target, classes, encoded, train_all[~validation], train_all[validation], test, np.unique(subjects, return_inverse=True)[1]
-    )
+    held = _validation(protocol, encoded[train_all], performances[train_all])
+    train, validation, people = train_all[~held], train_all[held], np.unique(subjects, return_inverse=True)[1]
+    part = Part(target, classes, encoded, train, validation, test, people)
+    if target != LINKAGE:
+        return part
+    pairs = make_pairs(labels, test)
+    if not len(pairs):
+        raise ProtocolError(f"{name}: the test clips of {target!r} make no pairs; it takes two people with two performances each")
+    return replace(part, pairs=pairs, training_pairs=make_pairs(labels, train), validation_pairs=make_pairs(labels, validation))
 
 
 def _validation(protocol: Protocol, classes: np.ndarray, performances: np.ndarray) -> np.ndarray:

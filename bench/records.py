@@ -20,8 +20,10 @@ import numpy as np
 import torch
 
 from bench.files import atomic_file, digest, file_name, package_version, read_json, write_json
-from bench.pipeline import VERSIONS, Bench, Job, Outcome
-from bench.protocols import ACTION
+from bench.jobs import Job, Outcome
+from bench.pairs import REGIMES
+from bench.pipeline import VERSIONS, Bench
+from bench.protocols import ACTION, Part
 
 SCHEMA = 1
 _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
@@ -29,8 +31,8 @@ _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn"
 
 # Keys of a record that determine it; `identity` makes them.
 IDENTITY = (
-    *("schema", "dataset", "data", "protocol", "normalisation", "preset", "anonymizer", "attacker", "backbones", "target"),
-    *("threat", "seed", "code"),
+    *("schema", "dataset", "data", "protocol", "normalisation", "preset", "anonymizer", "attacker", "budget", "backbones"),
+    *("inverter", "target", "threat", "seed", "code"),
 )
 
 
@@ -49,8 +51,10 @@ class Record:
     def predictions(self) -> dict[str, np.ndarray]:
         """Arrays of the `.npz`.
 
-        `clip`, `label`, `subject` (n,) and `attack` (n, K) for the target's test clips; `action_clip`, `action_label`,
-        `action_subject` (m,), `action_reference`, `action_raw` and `action_retrained` (m, A) for the action test clips.
+        `clip`, `label`, `subject` (n,) and `attack` (n, K) for the target's test clips; for linkage instead `enrolled`, `probe`,
+        `enrolled_subject`, `probe_subject`, `mated`, `regime` (an index into the record's `regimes`) and `attack`, all (P,).
+        `action_clip`, `action_label`, `action_subject` (m,), `action_reference`, `action_raw` and `action_retrained` (m, A) for
+        the action test clips.
         """
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as arrays:
             return dict(arrays)
@@ -70,7 +74,9 @@ def identity(bench: Bench, job: Job) -> dict[str, Any]:
         "preset": bench.preset.describe(),
         "anonymizer": job.anonymizer.describe(),
         "attacker": job.attacker.describe(),
+        "budget": dict(job.attacker.value.budget(bench.preset)),
         "backbones": bench.backbones(job.attacker),
+        "inverter": bench.inverter if job.threat.inverts else None,
         "target": job.target,
         "threat": job.threat.name,
         "seed": job.seed,
@@ -96,9 +102,7 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record
     """Writes predictions, manifest and, last, the record."""
     part, action = bench.part(job.target), bench.part(ACTION)
     arrays = {
-        "clip": bench.clip_names[part.test],
-        "label": part.labels[part.test],
-        "subject": part.subjects[part.test],
+        **_asked(bench, part),
         "attack": outcome.attack,
         "action_clip": bench.clip_names[action.test],
         "action_label": action.labels[action.test],
@@ -113,21 +117,42 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record
     data = {
         **identity(bench, job),
         "key": path.stem,
+        "control": job.attacker.value.control,
         "names": {"anonymizer": str(job.anonymizer), "attacker": str(job.attacker)},
         "stochastic": job.anonymizer.value.stochastic,
         "classes": [str(value) for value in part.classes],
         "chance": part.chance,
         "prior": part.prior,
-        "prior_top5": part.prior_top5,
+        **({} if part.pairs else {"prior_top5": part.prior_top5}),
         "action_chance": action.chance,
         "draws": 1,
+        **({"test_pairs": len(part.pairs), "regimes": list(REGIMES)} if part.pairs else {}),
         "test_clips": len(part.test),
         "test_people": len(np.unique(part.subjects[part.test])),
+        "learning": outcome.learning,
+        "validation": dict(outcome.validation),
         "training": outcome.training,
+        "inversion": dict(outcome.inversion),
         "stages": outcome.stages,
     }
     write_json(path, data)
     return Record(path, data)
+
+
+def _asked(bench: Bench, part: Part) -> dict[str, np.ndarray]:
+    """What the attacker was asked, and the right answers: clips and their classes, or pairs of clips."""
+    if not part.pairs:
+        clips = part.test
+        return {"clip": bench.clip_names[clips], "label": part.labels[clips], "subject": part.subjects[clips]}
+    first, second = part.pairs.clips.T
+    return {
+        "enrolled": bench.clip_names[first],
+        "probe": bench.clip_names[second],
+        "enrolled_subject": part.subjects[first],
+        "probe_subject": part.subjects[second],
+        "mated": part.pairs.mated,
+        "regime": part.pairs.regime,
+    }
 
 
 def records(folder: Path) -> Iterator[Record]:

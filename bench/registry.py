@@ -118,10 +118,22 @@ ATTACKERS = Registry(
     {
         "shiftgcn-reid": "attackers.neural:ShiftGCNReID",
         "shiftgcn-gender": "attackers.neural:ShiftGCNGender",
+        "msg3d-reid": "attackers.neural:MSG3DReID",
+        "msg3d-gender": "attackers.neural:MSG3DGender",
+        "2sagcn-reid": "attackers.neural:TwoStreamAGCNReID",
+        "2sagcn-gender": "attackers.neural:TwoStreamAGCNGender",
+        "sgn-reid": "attackers.neural:SGNReID",
+        "sgn-gender": "attackers.neural:SGNGender",
+        "verify-shiftgcn": "attackers.verification:ShiftGCNVerifier",
+        "verify-msg3d": "attackers.verification:MSG3DVerifier",
+        "verify-2sagcn": "attackers.verification:AGCNVerifier",
+        "verify-sgn": "attackers.verification:SGNVerifier",
+        "lan-linkage": "attackers.linkage:LinkageNetwork",
         "bones-lda": "attackers.shallow:BonesLDA",
     },
 )
 BACKBONES = Registry("backbone", "backbones", {"shift-gcn": "attackers.backbones.shift_gcn:ShiftGCN"})
+INVERTERS = Registry("inverter", "inverters", {"temporal": "attackers.inversion:TemporalInverter"})
 DATASETS = Registry(
     "data set",
     "datasets",

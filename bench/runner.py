@@ -12,7 +12,8 @@ from bench.data.prepare import open_or_prepare
 from bench.data.store import ClipStore
 from bench.executors import WorkerDiedError, train_all, use_one_thread, worker_count
 from bench.files import UserError
-from bench.pipeline import Bench, Job, Step, Training, attacker_backbone
+from bench.jobs import Job, Training
+from bench.pipeline import Bench, Step, attacker_backbone
 from bench.presets import Preset
 from bench.progress import Display
 from bench.protocols import ACTION, Protocol, ProtocolError, instantiate
@@ -188,8 +189,11 @@ def _trainings(bench: Bench, jobs: Sequence[Job]) -> list[Training]:
     found: dict[tuple, Training] = {}
     for job in jobs:
         with contextlib.suppress(Exception):
-            found |= {training.key: training for training in bench.trainings(job) if not bench.is_trained(training)}
-    return list(found.values())
+            for training in (*bench.attack_trainings(job), *bench.utility_trainings(job)):
+                for needed in (training.start, training):
+                    if needed and not bench.is_trained(needed):
+                        found[needed.key] = needed
+    return sorted(found.values(), key=lambda training: training.start is not None)  # a worker should not have to wait for another
 
 
 def _failure(job: Job, error: Exception) -> dict[str, str]:

@@ -1,8 +1,21 @@
 """Threat levels: what an attacker knows about the anonymizer, and so which clips it learns from (methods.md section 2)."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 from bench.files import UserError
+
+
+class Learning(StrEnum):
+    """How one model of an attacker is made. All but the first learn from clips that the attacker anonymizes itself.
+
+    It knows the method, its parameters and what it learnt, and draws its own randomness: never the data holder's.
+    """
+
+    RAW = "raw"  # from raw clips
+    REFIT = "refit"  # representation from raw clips, what stands on top of it from anonymized ones
+    SCRATCH = "scratch"  # all from anonymized clips
+    FINE_TUNE = "fine-tune"  # first from raw clips, then from anonymized ones
 
 
 @dataclass(frozen=True)
@@ -12,23 +25,42 @@ class Threat:
     Args:
         name: Name in tables.
         summary: One line for people.
-        anonymizes: Whether the attacker anonymizes its own labelled clips before it learns from them. It knows the method, its
-            parameters and what it learnt, and draws its own randomness: never the data holder's.
+        learnings: How its models are made; of several, the one that does best on the attacker's own validation part attacks.
+        enrols_raw: Whether the clips that a released one is compared with (linkage) are raw, or anonymized by the attacker.
+        inverts: Whether it undoes the anonymizer first: it attacks what a network, trained on pairs of anonymized and raw clips
+            that it made itself, restores from the released clips.
         ranks: Whether a method may be ranked by the leakage at this level.
     """
 
     name: str
     summary: str
-    anonymizes: bool
-    ranks: bool
+    learnings: tuple[Learning, ...]
+    enrols_raw: bool = False
+    inverts: bool = False
+    ranks: bool = False
 
 
 THREATS = {
     threat.name: threat
     for threat in (
-        Threat("ignorant", "learns from raw clips, knows nothing of the anonymizer", anonymizes=False, ranks=False),
+        Threat("ignorant", "learns from raw clips, knows nothing of the anonymizer", (Learning.RAW,), enrols_raw=True),
         Threat(
-            "semi-informed", "learns from clips that it anonymizes itself, with its own randomness", anonymizes=True, ranks=True
+            "lazy-informed",
+            "keeps what it learnt to see in raw clips, and refits its classifier to clips that it anonymizes itself",
+            (Learning.REFIT,),
+        ),
+        Threat(
+            "semi-informed",
+            "learns from clips that it anonymizes itself, from scratch and by fine-tuning; the better one attacks",
+            (Learning.SCRATCH, Learning.FINE_TUNE),
+            ranks=True,
+        ),
+        Threat(
+            "inverter",
+            "learns to restore raw clips from those it anonymizes itself, and attacks what it restores",
+            (Learning.RAW,),
+            enrols_raw=True,
+            inverts=True,
         ),
     )
 }

@@ -12,8 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.measured import Measured, measure
 from bench.report.pareto import pareto_figure
-from bench.summary import Measured, measure, trade_off
+from bench.summary import trade_off
 from bench.threat import RANKING
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")

@@ -55,9 +55,17 @@ def class_weights(labels: Tensor, num_classes: int) -> Tensor:
     return torch.where(present, len(labels) / (present.sum() * counts.clamp_min(1)), 0.0)
 
 
-def precision(device: torch.device) -> torch.autocast:
-    """bf16 autocast on a GPU, full precision on a CPU."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
+def precision(device: torch.device, config: TrainingConfig) -> torch.autocast:
+    """Autocast to bfloat16 where the budget asks for it."""
+    wanted = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+
+
+def _optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
+    groups = model.parameter_groups(config.weight_decay) if hasattr(model, "parameter_groups") else model.parameters()
+    if config.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay)
+    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
 
 
 def train_classifier(
@@ -69,6 +77,7 @@ def train_classifier(
     config: TrainingConfig,
     *,
     seed: int,
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
 ) -> History:
     """Trains `model` in place and leaves it in eval mode with the chosen weights.
@@ -80,6 +89,7 @@ def train_classifier(
         train, validation: Indices into `clips`.
         config: Budget and hyper-parameters.
         seed: Source of the order of clips, the windows and the augmentation.
+        loss: Maps logits (N, K) and labels (N,) to the training loss; None for cross-entropy as the budget asks for it.
         progress: Called with (epochs done, epochs in all, one line of text).
 
     Raises:
@@ -87,15 +97,14 @@ def train_classifier(
     """
     device = clips.device
     generator = torch.Generator(device).manual_seed(seed)
-    groups = model.parameter_groups(config.weight_decay) if hasattr(model, "parameter_groups") else model.parameters()
-    optimiser = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+    optimiser = _optimiser(model, config)
     where = torch.as_tensor(train, device=device)
     labels = labels.to(device)
     weights = None
     if config.balanced:
         classes = int(labels.max()) + 1
         weights = class_weights(labels[where], classes)
-    loss_of = nn.CrossEntropyLoss(weight=weights, label_smoothing=config.label_smoothing)
+    loss_of = loss or nn.CrossEntropyLoss(weight=weights, label_smoothing=config.label_smoothing)
     steps = max(len(where) // config.batch, 1)
     if config.most_steps:
         steps = min(steps, config.most_steps)
@@ -118,18 +127,19 @@ def train_classifier(
                 batch = rotate_about_vertical(batch, config.rotate, generator)
             if config.stretch:
                 batch = stretch(batch, config.stretch, generator)
-            with precision(device):
-                loss = loss_of(model(batch), labels[indices])
+            with precision(device, config):
+                error = loss_of(model(batch), labels[indices])
             optimiser.zero_grad(set_to_none=True)
-            loss.backward()
+            error.backward()
             if config.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimiser.step()
-            total += loss.detach()
+            total += error.detach()
         history.train_loss.append(float(total) / steps)
         if not math.isfinite(history.train_loss[-1]):
             raise TrainingDivergedError(f"the training loss became {history.train_loss[-1]} in epoch {epoch + 1}")
-        logits = predict_logits(model, clips, validation, config)
+        model.eval()
+        logits = predict(model, clips, validation, config)
         truth = labels[torch.as_tensor(validation, device=device)]
         history.validation_loss.append(float(nn.functional.cross_entropy(logits, truth)))
         history.validation_accuracy.append(float((logits.argmax(dim=1) == truth).float().mean()))
@@ -150,11 +160,23 @@ def train_classifier(
 
 
 @torch.no_grad()
-def predict_logits(model: nn.Module, clips: ClipSet, indices: np.ndarray, config: TrainingConfig, batch: int = 128) -> Tensor:
-    """Logits (n, K) float32 of the clips at `indices`, in eval mode, from the middle window; independent of the batch size."""
-    model.eval()
+def predict(
+    function: Callable[[Tensor], Tensor],
+    clips: ClipSet,
+    indices: np.ndarray,
+    config: TrainingConfig,
+    *,
+    generator: torch.Generator | None = None,
+    batch: int = 128,
+) -> Tensor:
+    """What a network in eval mode says of the clips at `indices`, (n, ...) float32; independent of the batch size.
+
+    Args:
+        function: Maps (N, 3, T, V, M) to (N, ...).
+        generator: Draws the windows; without it, the middle ones are taken.
+    """
     out = []
     for part in torch.as_tensor(indices, device=clips.device).split(batch):
-        with precision(clips.device):
-            out.append(model(clips.windows(part, config.frames, config.sampling)).float())
+        with precision(clips.device, config):
+            out.append(function(clips.windows(part, config.frames, config.sampling, generator)).float())
     return torch.cat(out)

@@ -23,7 +23,13 @@ def main() -> None:
 @click.option(
     "--attacker", metavar="X[,Y...]", help="Attackers, or `all`. Default: shiftgcn-reid; bones-lda for re-ID and for gender."
 )
-@click.option("--threat", default="all", show_default=True, metavar="LEVEL[,...]", help="ignorant, semi-informed, or `all`.")
+@click.option(
+    "--threat",
+    default="ignorant,semi-informed",
+    show_default=True,
+    metavar="LEVEL[,...]",
+    help="What the attackers know: ignorant, lazy-informed, semi-informed, inverter, or `all`.",
+)
 @click.option("--preset", default="quick", show_default=True, metavar="NAME", help="Budget: quick, standard or paper.")
 @click.option("--seeds", type=int, help="Number of seeds; the preset's if not given.")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")

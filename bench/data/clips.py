@@ -95,6 +95,12 @@ class ClipSet:
         valid = frames < lengths[:, None]
         return self.gather(clips, torch.where(valid, frames, 0), valid)
 
+    def scatter(self, rows: Tensor, clips: Tensor, whole: Tensor) -> None:
+        """Writes whole clips (N, 3, T, V, M) to their places among rows (R, 3, V); the inverse of `whole`."""
+        for i, clip in zip(clips.tolist(), whole, strict=True):
+            first, length, bodies = int(self.first[i]), int(self.lengths[i]), int(self.bodies[i])
+            rows[first : first + length * bodies] = clip[:, :length, :, :bodies].permute(1, 3, 0, 2).flatten(0, 1).to(rows.dtype)
+
     def windows(self, clips: Tensor, size: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
         """Clips cut to `size` frames each: (N, 3, size, V, M).
 

@@ -64,6 +64,7 @@ def _xrep(train_people: tuple[int, ...]) -> Protocol:
             "action": Split(by="subject", train=train_people, unseen=True),
             "subject": Split(by="replication", train=(1,), unseen=False),
             "gender": Split(by="subject", train=train_people, unseen=True),
+            "linkage": Split(by="subject", train=train_people, unseen=True),
         },
     )
 

@@ -56,6 +56,7 @@ class Synthetic(Dataset):
                 "action": Split(by="subject", train=_ODD, unseen=True),
                 "subject": Split(by="replication", train=(1,), unseen=False),
                 "gender": Split(by="subject", train=_ODD, unseen=True),
+                "linkage": Split(by="subject", train=_ODD, unseen=True),
             },
         )
     }

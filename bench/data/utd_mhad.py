@@ -78,6 +78,7 @@ class UTDMHAD(Dataset):
             {
                 "action": Split(by="subject", train=(1, 3, 5, 7), unseen=True),
                 "subject": Split(by="replication", train=(1, 2), unseen=False),
+                "linkage": Split(by="subject", train=(1, 3, 5, 7), unseen=True),
             },
         )
     }

@@ -8,8 +8,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.files import atomic_file
+from bench.measured import Measured
 from bench.metrics.tradeoff import hypervolume, pareto_set
-from bench.summary import Measured, TradeOff, trade_off
+from bench.summary import TradeOff, trade_off
 from bench.threat import RANKING
 
 BUDGETS = (0.05, 0.10, 0.20, 0.40)

@@ -14,7 +14,8 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from bench.files import atomic_file, write_json
-from bench.summary import COLUMNS, FLAGS, Measured
+from bench.measured import COLUMNS, Measured
+from bench.summary import FLAGS
 
 SCHEMA = 1
 
@@ -93,16 +94,20 @@ def _interval(row: Mapping[str, Any], name: str) -> str:
 def _notes(measured: Sequence[Measured]) -> list[str]:
     targets = {m.first["target"]: m.first for m in measured}
     notes = [
-        f"{target}: {len(first['classes'])} classes, {first['test_clips']} test clips of {first['test_people']} people"
+        f"{target}: {_asked(first)}, {first['test_clips']} test clips of {first['test_people']} people"
         for target, first in targets.items()
     ]
     raised = [flag for flag in FLAGS if any(flag in m.flags for m in measured)]
     return [
-        "Leakage: the attacker's balanced top-1; normalised: chance is 0, every clip named is 1. Only semi-informed rows rank.",
+        "Leakage: balanced top-1, of linkage the AUC; normalised: chance is 0, all right is 1. Only semi-informed rows rank.",
         "Action: top-1 on released clips of a raw-trained and of a retrained classifier; retention: retrained against raw clips.",
         "; ".join(notes) + f". Seeds: {_seeds(measured)}; the spread between trainings is not in the intervals.",
         *(f"{flag}: {FLAGS[flag]}." for flag in raised),
     ]
+
+
+def _asked(record: Mapping[str, Any]) -> str:
+    return f"{record['test_pairs']} pairs" if "test_pairs" in record else f"{len(record['classes'])} classes"
 
 
 def _seeds(measured: Sequence[Measured]) -> str:

@@ -12,10 +12,10 @@ from click.testing import CliRunner
 from torch import nn
 
 from bench.cli import main
+from bench.measured import COLUMNS, LINKAGE_COLUMNS
 from bench.presets import PRESETS
 from bench.records import records
 from bench.registry import BACKBONES, Plugin
-from bench.summary import COLUMNS
 
 DATA = "synthetic:people=4,motions=3,cameras=1"
 RUN = [
@@ -89,7 +89,7 @@ def test_rows_have_the_common_format_and_sane_values(finished):
     rows = document["rows"]
     assert len(rows) == 3 * 2 * 2
     for row in rows:
-        assert set(row) == set(COLUMNS)
+        assert set(row) == set(COLUMNS) - set(LINKAGE_COLUMNS)
         assert row["leakage_low"] <= row["leakage"] <= row["leakage_high"]
         assert 0 <= row["leakage_normalised"] <= 1
         assert row["chance"] == 0.25
@@ -108,8 +108,8 @@ def test_rows_have_the_common_format_and_sane_values(finished):
 def test_shared_stages_are_computed_once(finished):
     results, _, _ = finished
     trained = list((results / "stages" / "train").glob("*/stage.json"))
-    # Utility and two attackers on raw clips; the same on null's; utility on gauss's, both attackers on their own draw of it.
-    assert len(trained) == 3 + 3 + 3
+    # Utility and two attackers on raw clips; on null and on gauss utility, both attackers, and the neural one fine-tuned.
+    assert len(trained) == 3 + 4 + 4
 
 
 def stages(results, name):
@@ -125,7 +125,7 @@ def test_the_semi_informed_attacker_learns_from_its_own_draw_and_never_from_the_
     used = {s["inputs"]["clips"] for s in stages(results, "train") if "utility" in s["inputs"]}
     assert rows["attacker/0"] in attacked - used
     assert rows["holder/0"] in used - attacked
-    scored = {s["inputs"]["clips"] for s in stages(results, "predict") if "attacker" in s["inputs"]}
+    scored = {s["inputs"]["clips"] for s in stages(results, "predict") if {"attacker", "test"} <= set(s["inputs"])}
     assert rows["holder/0"] in scored
     assert rows["attacker/0"] not in scored
 
@@ -292,7 +292,10 @@ def test_a_failing_pair_does_not_stop_the_others(finished, tmp_path, monkeypatch
         (["--anonymizer", "gauss:std=-1"], "anonymizer 'gauss': std must be at least 0 m, got -1"),
         (["--attacker", "bone-lda"], "no attacker named 'bone-lda'; did you mean bones-lda?"),
         (["--attacker", "bones-lda:target=age"], "cannot test 'age'; it can test"),
-        (["--threat", "informed"], "no threat level named 'informed'; there are ignorant, semi-informed"),
+        (
+            ["--threat", "informed"],
+            "no threat level named 'informed'; there are ignorant, lazy-informed",
+        ),
         (["--preset", "fast"], "no preset named 'fast'; there are quick, standard, paper"),
         (["--protocol", "xview"], "synthetic has no protocol 'xview'; it has xrep/1"),
         (["--dataset", "syntetic"], "no data set named 'syntetic'; did you mean synthetic?"),

@@ -8,7 +8,7 @@ from torch import nn
 from bench.data.clips import ClipSet
 from bench.presets import get_preset
 from bench.skeleton import get_layout
-from bench.training import TrainingDivergedError, class_weights, learning_rate, predict_logits, train_classifier
+from bench.training import TrainingDivergedError, class_weights, learning_rate, predict, train_classifier
 
 QUICK = get_preset("quick").attack
 CONFIG = dataclasses.replace(QUICK, frames=4, epochs=12, batch=8, lr=0.05, warmup=1, patience=0, rotate=0.0)
@@ -48,7 +48,7 @@ def fit(config=CONFIG, seed=0, labels=None, model=None):
 
 def test_learns_what_can_be_learnt_and_nothing_else():
     model, history, clips, truth = fit()
-    accuracy = (predict_logits(model, clips, np.arange(50, 60), CONFIG).argmax(1) == truth[50:]).float().mean()
+    accuracy = (predict(model, clips, np.arange(50, 60), CONFIG).argmax(1) == truth[50:]).float().mean()
     assert accuracy == 1
     assert history.train_loss[-1] < history.train_loss[0]
     shuffled = truth[torch.randperm(60, generator=torch.Generator().manual_seed(0))]
@@ -68,7 +68,7 @@ def test_same_seed_same_weights_and_global_state_is_left_alone():
 def test_keeps_the_epoch_with_the_lowest_validation_loss():
     model, history, clips, truth = fit(dataclasses.replace(CONFIG, lr=2.0))
     assert history.best_epoch == int(np.argmin(history.validation_loss))
-    logits = predict_logits(model, clips, np.arange(40, 50), CONFIG)
+    logits = predict(model, clips, np.arange(40, 50), CONFIG)
     assert float(nn.functional.cross_entropy(logits, truth[40:50])) == pytest.approx(min(history.validation_loss), abs=1e-6)
     assert not model.training
 
@@ -99,9 +99,7 @@ def test_class_weights_are_inverse_frequencies_with_mean_one_over_clips():
 def test_predictions_do_not_depend_on_the_batch():
     model, _, clips, _ = fit()
     every = np.arange(60)
-    assert torch.allclose(
-        predict_logits(model, clips, every, CONFIG, batch=1), predict_logits(model, clips, every, CONFIG), atol=1e-6
-    )
+    assert torch.allclose(predict(model, clips, every, CONFIG, batch=1), predict(model, clips, every, CONFIG), atol=1e-6)
 
 
 def test_a_diverging_training_says_so():

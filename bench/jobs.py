@@ -1,0 +1,110 @@
+"""What is evaluated and what comes of it: jobs, releases, trainings, predictions, outcomes. Plain data."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from bench.specs import Spec
+from bench.stages import Output
+from bench.threat import Learning, Threat
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that determines one record, apart from the data, the protocol and the preset that a `Bench` fixes."""
+
+    anonymizer: Spec
+    attacker: Spec
+    threat: Threat
+    seed: int
+
+    @property
+    def target(self) -> str:
+        return self.attacker.value.target
+
+    def __str__(self) -> str:
+        return f"{self.anonymizer} x {self.attacker}, {self.threat.name}, seed {self.seed}"
+
+
+@dataclass(frozen=True)
+class Release:
+    """Clips as somebody sees them: raw, released by the holder, or anonymized by the attacker.
+
+    Args:
+        path: `.npy` file of the rows.
+        content: Digest of the rows' bytes: equal clips have equal digests, whoever made them.
+    """
+
+    path: Path
+    content: str
+
+
+@dataclass(frozen=True)
+class Training:
+    """One model to train.
+
+    Args:
+        attacker: Who learns; None for the action classifier that measures utility.
+        release: What it learns from.
+        seed: Seed of the training.
+        seen: The release in words.
+        start: The raw-trained model of the same attacker that is refitted or fine-tuned; None to start from scratch.
+        learning: How it learns; of a model without `start` the same as `SCRATCH` on the clips it learns from.
+    """
+
+    attacker: Spec | None
+    release: Release
+    seed: int
+    seen: str
+    start: "Training | None" = None
+    learning: Learning = Learning.SCRATCH
+
+    def __str__(self) -> str:
+        verb = {Learning.REFIT: "refit", Learning.FINE_TUNE: "fine-tune"}.get(self.learning, "train")
+        return f"{verb} {self.attacker or 'action classifier'} on {self.seen}"
+
+    @property
+    def key(self) -> tuple:
+        """Equal for equal models: what they are called and where their clips lie do not matter."""
+        who = self.attacker.digest if self.attacker else ""
+        return who, self.release.content, self.seed, self.learning, self.start and self.start.key
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Class probabilities (n, K), or similarities of pairs (P,), float32, of one side of a part, and their stage."""
+
+    scores: np.ndarray
+    stage: Output
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """All predictions of one job.
+
+    Args:
+        attack: The attacker's scores on the released test clips.
+        action_reference: Raw-trained action classifier on raw clips.
+        action_raw: Raw-trained action classifier on released clips.
+        action_retrained: Action classifier trained on released clips, on released clips.
+        training: What the attacker reported about its training.
+        validation: How well each of its models does on the attacker's own validation part; empty if there is one only.
+        learning: How the model that attacks was made.
+        inversion: What the inverter reported about its training; empty without one.
+        stages: Name to key, and content where it is compared, of every stage this rests on.
+        outputs: The trained models and predictions this rests on.
+    """
+
+    attack: np.ndarray
+    action_reference: np.ndarray
+    action_raw: np.ndarray
+    action_retrained: np.ndarray
+    training: Mapping[str, Any]
+    validation: Mapping[str, float]
+    learning: str
+    inversion: Mapping[str, Any]
+    stages: Mapping[str, Mapping[str, str]]
+    outputs: tuple[Output, ...]

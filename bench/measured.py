@@ -1,0 +1,224 @@
+"""One pair at one threat level, measured: every number with its interval, from stored predictions alone."""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from bench.files import digest
+from bench.metrics.identification import normalised_leakage, retention, top_k
+from bench.metrics.uncertainty import Estimate, People, estimate
+from bench.metrics.verification import measure_linkage, roc_auc
+from bench.records import Record
+
+METRIC = "balanced top-1"
+LINKAGE_METRIC = "AUC"
+# Of linkage only: numbers on the pairs of the first regime that there are pairs of; then the AUC of each regime.
+LINKAGE_COLUMNS = (
+    *("test_pairs", "regime", "eer", "eer_low", "eer_high", "tar_far_01", "tar_far_001", "linkability", "maximal_linkability"),
+    *("min_cllr", "disclosure", "worst_disclosure", "auc_cross_action", "auc_same_action", "auc_cross_setup"),
+)
+# One row format for table, CSV, JSON, MLflow and leaderboard (design section 4); later versions only add.
+COLUMNS = (
+    *("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "seeds", "draws", "metric"),
+    *("leakage", "leakage_low", "leakage_high", "chance", "prior"),
+    *("leakage_normalised", "leakage_normalised_low", "leakage_normalised_high"),
+    *("action_raw", "action_retrained", "utility_retention", "utility_retention_low", "utility_retention_high"),
+    *("flags", "provider", "record"),
+    # Added after the first version of the format.
+    *("top1", "top1_low", "top1_high", "top5", "top5_low", "top5_high", "prior_top5"),
+    *("action_raw_low", "action_raw_high", "action_retrained_low", "action_retrained_high", "action_reference", "action_chance"),
+    *("test_clips", "test_people", "data", "learning"),
+    *LINKAGE_COLUMNS,
+)
+
+
+class Group(NamedTuple):
+    """What rows of one table share; `version` is a digest of the data, protocol, preset and code behind the names."""
+
+    dataset: str
+    data: str
+    protocol: str
+    preset: str
+    version: str
+
+    def __str__(self) -> str:
+        return f"{self.dataset}, protocol {self.protocol}, preset {self.preset}"
+
+
+@dataclass(frozen=True)
+class Measured:
+    """All seeds of one pair at one threat level, with every estimate that a row needs.
+
+    Args:
+        records: One record a seed.
+        leakage: Of the attacker, on the target's test clips: balanced top-1, or the AUC of linkage.
+        named: What a row says besides of an attacker that names classes: top-1 and top-5.
+        linked: What a row says besides of an attacker that links clips.
+        action_reference, action_raw, action_retrained: Top-1 of the action classifiers.
+        retention: Utility retention of the retrained classifier, resampled in pairs with its reference.
+    """
+
+    records: tuple[Record, ...]
+    leakage: Estimate
+    named: Mapping[str, Estimate]
+    linked: Mapping[str, Any]
+    action_reference: Estimate
+    action_raw: Estimate
+    action_retrained: Estimate
+    retention: Estimate
+    flags: tuple[str, ...] = ()
+
+    @property
+    def first(self) -> Mapping[str, Any]:
+        return self.records[0].data
+
+    @property
+    def is_control(self) -> bool:
+        """Whether this is no attack but what is known without looking at the body."""
+        return self.first["control"]
+
+    @cached_property
+    def group(self) -> Group:
+        """What must agree for rows to share a table."""
+        data = self.first
+        shared = ("data", "protocol", "normalisation", "preset", "code")
+        version = digest({name: data[name] for name in shared})
+        return Group(data["dataset"], data["data"], data["protocol"]["name"], data["preset"]["name"], version)
+
+    @cached_property
+    def normalised(self) -> Estimate:
+        """Chance-normalised leakage."""
+        chance = self.first["chance"]
+        if self.linked and self.leakage.value < chance:  # reliably wrong leaks as well: it is turned round
+            turned = Estimate(1 - self.leakage.value, 1 - self.leakage.high, 1 - self.leakage.low, 1 - self.leakage.draws)
+            return replace(self, leakage=turned).normalised
+        values = [float(normalised_leakage(v, chance)) for v in (self.leakage.value, self.leakage.low, self.leakage.high)]
+        return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)))
+
+    def row(self) -> dict[str, Any]:
+        """The row in the common format; a number that is not known is absent."""
+        data = self.first
+        row = {
+            "dataset": data["dataset"],
+            "protocol": data["protocol"]["name"],
+            "preset": data["preset"]["name"],
+            "anonymizer": data["names"]["anonymizer"],
+            "attacker": data["names"]["attacker"],
+            "target": data["target"],
+            "threat": data["threat"],
+            "seeds": len(self.records),
+            "draws": data["draws"] * len(self.records),
+            "metric": LINKAGE_METRIC if self.linked else METRIC,
+            **_spread("leakage", self.leakage),
+            "chance": data["chance"],
+            "prior": data["prior"],
+            **_spread("leakage_normalised", self.normalised),
+            **_spread("action_raw", self.action_raw),
+            **_spread("action_retrained", self.action_retrained),
+            **_spread("utility_retention", self.retention),
+            "flags": list(self.flags),
+            "provider": f"{data['anonymizer']['provider']}; {data['attacker']['provider']}",
+            "record": [record.data["key"] for record in self.records],
+            **{key: value for name, estimate in self.named.items() for key, value in _spread(name, estimate).items()},
+            **self.linked,
+            "prior_top5": data.get("prior_top5", float("nan")),
+            "learning": ", ".join(sorted({record.data["learning"] for record in self.records})),
+            "action_reference": self.action_reference.value,
+            "action_chance": data["action_chance"],
+            "test_clips": data["test_clips"],
+            "test_people": data["test_people"],
+            "data": data["data"],
+        }
+        return {name: row[name] for name in COLUMNS if name in row and not _unknown(row[name])}
+
+
+def _spread(name: str, value: Estimate) -> dict[str, float]:
+    return {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+
+
+def _unknown(value: Any) -> bool:
+    return isinstance(value, float) and not np.isfinite(value)
+
+
+def measure(records: Sequence[Record]) -> Measured:
+    """Averages the seeds of one pair clip by clip and puts an interval over people on everything.
+
+    Args:
+        records: Records that differ in their seed only.
+    """
+    predictions = [record.predictions() for record in records]
+    first, data = predictions[0], records[0].data
+    action_label = first["action_label"]
+    # The same resamples for every method measured on the same clips: differences between methods are paired.
+    actors = _people(first["action_clip"], first["action_subject"], action_label)
+    reference, raw, retrained = (
+        actors.mean(_hits(predictions, f"action_{which}", action_label)) for which in ("reference", "raw", "retrained")
+    )
+    named, linked = {}, {}
+    if "mated" in first:
+        leakage, linked = _linkage(predictions, data)
+    else:
+        label = first["label"]
+        people, hits = _people(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
+        leakage = _over(people.balanced_mean(hits, label))
+        named = {"top1": _over(people.mean(hits)), "top5": _over(people.mean(_hits(predictions, "attack", label, 5)))}
+    return Measured(
+        records=tuple(records),
+        leakage=leakage,
+        named=named,
+        linked=linked,
+        action_reference=_over(reference),
+        action_raw=_over(raw),
+        action_retrained=_over(retrained),
+        retention=_over(np.asarray(retention(retrained, reference, data["action_chance"]))),
+    )
+
+
+def _over(draws: np.ndarray) -> Estimate:
+    return estimate(draws[0], draws[1:])
+
+
+def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:
+    """(n,) how often, over the seeds, the right class was among the first k."""
+    return np.mean([top_k(p[scores], labels, k) for p in predictions], axis=0)
+
+
+def _linkage(predictions: Sequence[Mapping[str, np.ndarray]], data: Mapping[str, Any]) -> tuple[Estimate, dict[str, Any]]:
+    """AUC and all other numbers about pairs, averaged over the seeds; intervals are those of the mean of the resamples."""
+    arrays = predictions[0]
+    there = np.unique(arrays["regime"])
+    seed = zlib.crc32("\n".join([*arrays["enrolled"], *arrays["probe"]]).encode())
+    found, by_regime = [], {}
+    for regime in there:
+        of = arrays["regime"] == regime
+        mated, people = arrays["mated"][of], (arrays["enrolled_subject"][of], arrays["probe_subject"][of])
+        aucs = [roc_auc(p["attack"][of][mated], p["attack"][of][~mated]) for p in predictions]
+        by_regime[f"auc_{data['regimes'][regime].replace('-', '_')}"] = float(np.mean(aucs))
+        if regime == there[0]:
+            found = [measure_linkage(p["attack"][of], mated, *people, np.random.default_rng(seed)) for p in predictions]
+
+    def mean(name: str) -> Any:
+        values = [getattr(one, name) for one in found]
+        if not isinstance(values[0], Estimate):
+            return float(np.mean(values))
+        return estimate(float(np.mean([v.value for v in values])), np.mean([v.draws for v in values], axis=0))
+
+    plain = ("linkability", "maximal_linkability", "min_cllr", "disclosure", "worst_disclosure")
+    return mean("auc"), {
+        "test_pairs": len(arrays["mated"]),
+        "regime": data["regimes"][there[0]],
+        **_spread("eer", mean("eer")),
+        "tar_far_01": mean("tar_01"),
+        "tar_far_001": mean("tar_001"),
+        **{name: mean(name) for name in plain},
+        **by_regime,
+    }
+
+
+def _people(clips: np.ndarray, subjects: np.ndarray, labels: np.ndarray) -> People:
+    seed = zlib.crc32("\n".join(clips).encode())
+    return People.resample(subjects, np.random.default_rng(seed), strata=labels)
