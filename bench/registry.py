@@ -132,7 +132,15 @@ ATTACKERS = Registry(
         "bones-lda": "attackers.shallow:BonesLDA",
     },
 )
-BACKBONES = Registry("backbone", "backbones", {"shift-gcn": "attackers.backbones.shift_gcn:ShiftGCN"})
+BACKBONES = Registry(
+    "backbone",
+    "backbones",
+    {
+        "shift-gcn": "attackers.backbones.shift_gcn:ShiftGCN",
+        "2s-agcn": "attackers.backbones.agcn:AdaptiveGCN",
+        "sgn": "attackers.backbones.sgn:SGN",
+    },
+)
 INVERTERS = Registry("inverter", "inverters", {"temporal": "attackers.inversion:TemporalInverter"})
 DATASETS = Registry(
     "data set",

@@ -31,8 +31,23 @@ class Reference:
     check: Callable[[Tensor], str | None] = lambda tensor: None
 
 
+def norm_references(prefix: str, norm: nn.Module, convert: Callable[[Tensor], Tensor] | None = None) -> dict[str, Reference]:
+    """Keys of a published batch norm over all the parameters of `norm`, in their order unless `convert` changes it."""
+    shape = norm.weight.shape
+    found = {
+        f"{prefix}.{name}": Reference((shape.numel(),), getattr(norm, name), convert or (lambda tensor: tensor.reshape(shape)))
+        for name in ("weight", "bias", "running_mean", "running_var")
+    }
+    return found | {f"{prefix}.num_batches_tracked": Reference(())}
+
+
 class Backbone(nn.Module, ABC):
     """A network from skeleton clips to class scores.
+
+    Class attributes:
+        requires: Fields of `TrainingConfig` that hold whatever the preset: what the network cannot do without.
+        published_recipe: Fields of `TrainingConfig` as its authors trained it, for the preset `paper`.
+        code_version: Raised whenever the same weights or seed would give other results.
 
     Args:
         layout: Skeleton layout with V joints.
@@ -49,7 +64,9 @@ class Backbone(nn.Module, ABC):
     """
 
     classifier: nn.Linear
-    code_version: ClassVar[int] = 1  # raised whenever the same weights or seed would give other results
+    requires: ClassVar[Mapping[str, object]] = {}
+    published_recipe: ClassVar[Mapping[str, object]] = {}
+    code_version: ClassVar[int] = 1
 
     def __init__(self, *, layout: Layout, num_classes: int, num_bodies: int, width: float = 1.0, in_channels: int = 3):
         super().__init__()
@@ -157,15 +174,17 @@ class Backbone(nn.Module, ABC):
 
 
 class BodyBackbone(Backbone):
-    """A backbone of ST-GCN's descent: norm of the input, every body read on its own, mean over the bodies.
+    """A backbone that reads every body on its own and takes the mean over bodies, as ST-GCN and its descendants do.
 
     Attributes:
-        input_norm: Batch norm over the M * V * C channels.
+        input_norm: Batch norm over the M * V * C channels; nothing where the subclass says that it has none.
     """
+
+    has_input_norm: ClassVar[bool] = True
 
     def __init__(self, *, layout: Layout, num_classes: int, num_bodies: int, width: float = 1.0, in_channels: int = 3):
         super().__init__(layout=layout, num_classes=num_classes, num_bodies=num_bodies, width=width, in_channels=in_channels)
-        self.input_norm = InputNorm(in_channels, layout.num_joints, num_bodies)
+        self.input_norm = InputNorm(in_channels, layout.num_joints, num_bodies) if self.has_input_norm else nn.Identity()
 
     @abstractmethod
     def embed_bodies(self, bodies: Tensor) -> Tensor:

@@ -23,11 +23,13 @@ A stride of 2 gives ceil(T / 2) frames.
 """
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from attackers.backbones.base import BodyBackbone, Reference
+from attackers.backbones.base import BodyBackbone, Reference, norm_references
 from attackers.backbones.layers import BatchNorm
 from attackers.backbones.shift_ops import (
     OFFSET_GRADIENTS,
@@ -47,19 +49,14 @@ _CHANNEL_STEP = 8  # channel counts are rounded to a multiple of this
 _XPOS_LIMIT = 1e-6  # joints; published values are below 3e-10
 
 
-def _reference_norm(prefix: str, norm: BatchNorm, *, sheared: bool = False) -> dict[str, Reference]:
-    """Keys of a published batch norm over all of the norm's parameters, joint-major."""
-    shape = norm.weight.shape
+def _sheared_norm_references(prefix: str, norm: BatchNorm) -> dict[str, Reference]:
+    """Keys of a published batch norm over all of the norm's parameters, joint-major, into sheared order."""
+    joints, channels, _ = norm.weight.shape
 
     def convert(tensor: Tensor) -> Tensor:
-        tensor = tensor.reshape(shape)
-        return permute_rows(tensor, *_orders(shape[0], shape[1], tensor.device)) if sheared else tensor
+        return permute_rows(tensor.reshape(norm.weight.shape), *_orders(joints, channels, tensor.device))
 
-    references = {
-        f"{prefix}.{name}": Reference((shape.numel(),), getattr(norm, name), convert)
-        for name in ("weight", "bias", "running_mean", "running_var")
-    }
-    return references | {f"{prefix}.num_batches_tracked": Reference(())}
+    return norm_references(prefix, norm, convert)
 
 
 def _orders(joints: int, channels: int, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -89,7 +86,7 @@ class PointwiseNorm(nn.Module):
         return {
             f"{conv}.weight": Reference((*self.weight.shape, 1, 1), self.weight, lambda tensor: tensor[:, :, 0, 0]),
             f"{conv}.bias": Reference(tuple(self.bias.shape), self.bias),
-            **_reference_norm(norm, self.norm),
+            **norm_references(norm, self.norm),
         }
 
 
@@ -133,7 +130,7 @@ class SpatialShift(nn.Module):
             f"{prefix}.Feature_Mask": Reference((1, joints, in_channels), self.mask, lambda tensor: tensor[0]),
             f"{prefix}.shift_in": index(shear_rows(joints, in_channels)),
             f"{prefix}.shift_out": index(unshear_rows(joints, out_channels)),
-            **_reference_norm(f"{prefix}.bn", self.norm, sheared=True),
+            **_sheared_norm_references(f"{prefix}.bn", self.norm),
         }
 
 
@@ -204,14 +201,14 @@ class TemporalShift(nn.Module):
 
     def reference_tensors(self, prefix: str) -> dict[str, Reference]:
         return {
-            **_reference_norm(f"{prefix}.bn", self.norm_in),
+            **norm_references(f"{prefix}.bn", self.norm_in),
             **self.shift_in.reference_tensors(f"{prefix}.shift_in"),
             f"{prefix}.temporal_linear.weight": Reference(
                 (*self.weight.shape, 1, 1), self.weight, lambda tensor: tensor[:, :, 0, 0]
             ),
             f"{prefix}.temporal_linear.bias": Reference(tuple(self.bias.shape), self.bias),
             **self.shift_out.reference_tensors(f"{prefix}.shift_out"),
-            **_reference_norm(f"{prefix}.bn2", self.norm_out),
+            **norm_references(f"{prefix}.bn2", self.norm_out),
         }
 
 
@@ -280,6 +277,14 @@ class ShiftGCN(BodyBackbone):
         ValueError: if a count is below 1, `width` is not positive or `offset_gradient` is unknown.
     """
 
+    published_recipe: ClassVar[Mapping[str, object]] = {
+        "lr": 0.1,
+        "epochs": 140,
+        "steps": (60, 80, 100),
+        "batch": 64,
+        "weight_decay": 1e-4,
+    }
+
     def __init__(
         self,
         *,
@@ -323,7 +328,7 @@ class ShiftGCN(BodyBackbone):
         return 10.0 if name.endswith("spatial.weight") else 1.0
 
     def reference_tensors(self) -> dict[str, Reference]:
-        references = _reference_norm("data_bn", self.input_norm.norm)
+        references = norm_references("data_bn", self.input_norm.norm)
         for number, block in enumerate(self.blocks, start=1):
             references |= block.reference_tensors(f"l{number}")
         references["fc.weight"] = Reference(tuple(self.classifier.weight.shape), self.classifier.weight)
