@@ -137,6 +137,7 @@ BACKBONES = Registry(
     "backbones",
     {
         "shift-gcn": "attackers.backbones.shift_gcn:ShiftGCN",
+        "ms-g3d": "attackers.backbones.ms_g3d:MSG3D",
         "2s-agcn": "attackers.backbones.agcn:AdaptiveGCN",
         "sgn": "attackers.backbones.sgn:SGN",
     },

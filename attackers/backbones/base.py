@@ -31,12 +31,16 @@ class Reference:
     check: Callable[[Tensor], str | None] = lambda tensor: None
 
 
-def norm_references(prefix: str, norm: nn.Module, convert: Callable[[Tensor], Tensor] | None = None) -> dict[str, Reference]:
-    """Keys of a published batch norm over all the parameters of `norm`, in their order unless `convert` changes it."""
-    shape = norm.weight.shape
+def norm_references(
+    prefix: str, norm: nn.Module, convert: Callable[[Tensor], Tensor] | None = None, rows: slice | None = None
+) -> dict[str, Reference]:
+    """Keys of a published batch norm whose parameters are `rows` (all) of those of `norm`, in their order unless converted."""
+    targets = {name: getattr(norm, name) for name in ("weight", "bias", "running_mean", "running_var")}
+    if rows is not None:
+        targets = {name: target[rows] for name, target in targets.items()}
     found = {
-        f"{prefix}.{name}": Reference((shape.numel(),), getattr(norm, name), convert or (lambda tensor: tensor.reshape(shape)))
-        for name in ("weight", "bias", "running_mean", "running_var")
+        f"{prefix}.{name}": Reference((target.numel(),), target, convert or (lambda tensor, to=target: tensor.reshape(to.shape)))
+        for name, target in targets.items()
     }
     return found | {f"{prefix}.num_batches_tracked": Reference(())}
 

@@ -7,6 +7,7 @@ import math
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 from attackers.backbones.base import Reference, norm_references
@@ -54,43 +55,91 @@ class TemporalConvolution(nn.Module):
         kernel: Frames of the kernel, odd; the ends are padded with zeros.
         stride: Frames from one output to the next: ceil(T / stride) come out.
         dilation: Frames from one tap to the next.
+        time: Axis of the frames: 1 for (N, T, V, C), 2 for (N, V, T, C).
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, dilation: int = 1):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel: int = 1, stride: int = 1, dilation: int = 1, *, time: int = 2
+    ):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, 1, kernel) * math.sqrt(2 / (out_channels * kernel)))
+        self.weight = nn.Parameter(torch.randn(out_channels, in_channels, kernel) * math.sqrt(2 / (out_channels * kernel)))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.norm = ChannelNorm(out_channels)
         self.stride = stride
         self.dilation = dilation
+        self.time = time
 
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
-        """(N, V, T, C) to (N, V, ceil(T / stride), C')."""
+        """(N, ..., C) to (N, ..., C') with ceil(T / stride) frames."""
         if self.training:
             return finish(self.norm(self._convolve(x, self.weight, self.bias)), residual, relu)
         scale, constant = self.norm.affine()
-        return finish(self._convolve(x, self.weight * scale[:, None, None, None], self.bias * scale + constant), residual, relu)
+        return finish(self._convolve(x, self.weight * scale[:, None, None], self.bias * scale + constant), residual, relu)
 
     def _convolve(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        padding = self.dilation * (weight.shape[3] // 2)
+        def along_time(frames: int, elsewhere: int) -> tuple[int, int]:
+            return (frames, elsewhere) if self.time == 1 else (elsewhere, frames)
+
+        kernel = weight.unsqueeze(4 - self.time)  # (C', C, k, 1) or (C', C, 1, k)
         y = functional.conv2d(
             x.permute(0, 3, 1, 2),
-            weight.contiguous(memory_format=torch.channels_last),
+            kernel.contiguous(memory_format=torch.channels_last),
             bias,
-            (1, self.stride),
-            (0, padding),
-            (1, self.dilation),
+            along_time(self.stride, 1),
+            along_time(self.dilation * (weight.shape[2] // 2), 0),
+            along_time(self.dilation, 1),
         )
         return y.permute(0, 2, 3, 1)
 
-    def reference_tensors(self, conv: str, norm: str) -> dict[str, Reference]:
-        out_channels, in_channels, _, kernel = self.weight.shape
-        shape = (out_channels, in_channels, kernel, 1)
+    def reference_tensors(self, conv: str, norm: str, rows: slice | None = None) -> dict[str, Reference]:
+        """Keys of a published convolution and norm, whose output channels are `rows` (all) of ours."""
+        weight, bias = (self.weight, self.bias) if rows is None else (self.weight[rows], self.bias[rows])
         return {
-            f"{conv}.weight": Reference(shape, self.weight, lambda tensor: tensor.transpose(2, 3)),
-            f"{conv}.bias": Reference((out_channels,), self.bias),
-            **norm_references(norm, self.norm),
+            f"{conv}.weight": Reference((*weight.shape, 1), weight, lambda tensor: tensor[..., 0]),
+            f"{conv}.bias": Reference(tuple(bias.shape), bias),
+            **norm_references(norm, self.norm, rows=rows),
         }
+
+
+def in_autocast(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """The tensors in the type that autocast asks of products, or as they are."""
+    kind = tensors[0].device.type
+    return tuple(t.to(torch.get_autocast_dtype(kind)) for t in tensors) if torch.is_autocast_enabled(kind) else tensors
+
+
+class _SubsetProduct(torch.autograd.Function):
+    """sum_k rows_k x W_k + b: x (N, V, T, C), rows (N, K, V, V), W (K, C, C'), b (C') to (N * V * T, C').
+
+    rows_k x is large and quickly made: it is not kept for the backward pass.
+    """
+
+    @staticmethod
+    def forward(ctx, x, rows, weight, bias):
+        ctx.save_for_backward(x, rows, weight)
+        n, joints, frames, _ = x.shape
+        out = None
+        for k, matrix in enumerate(weight):
+            taken = torch.bmm(rows[:, k], x.flatten(2)).view(n * joints * frames, -1)
+            out = torch.addmm(bias, taken, matrix) if out is None else out.addmm_(taken, matrix)
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad):
+        x, rows, weight = ctx.saved_tensors
+        flat, grad = x.flatten(2), grad.contiguous()  # (N, V, T * C), (N * V * T, C')
+        grad_x, grad_rows, grad_weight = (
+            None,
+            torch.empty_like(rows, memory_format=torch.contiguous_format),
+            torch.empty_like(weight),
+        )
+        for k, matrix in enumerate(weight):
+            taken = torch.bmm(rows[:, k], flat).view(len(grad), -1)
+            torch.mm(taken.T, grad, out=grad_weight[k])
+            grad_taken = torch.mm(grad, matrix.T, out=taken).view(flat.shape)
+            grad_rows[:, k] = torch.bmm(grad_taken, flat.mT)
+            grad_x = torch.bmm(rows[:, k].mT, grad_taken) if k == 0 else grad_x.baddbmm_(rows[:, k].mT, grad_taken)
+        return grad_x.view(x.shape), grad_rows, grad_weight, grad.sum(0)
 
 
 class GraphProduct(nn.Module):
@@ -118,11 +167,7 @@ class GraphProduct(nn.Module):
 
     @staticmethod
     def _product(x: Tensor, adjacency: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        n, joints, frames, channels = x.shape
-        subsets = len(weight)
-        rows = adjacency.mT.expand(n, subsets, joints, joints).reshape(n, subsets * joints, joints)
-        taken = torch.bmm(rows, x.flatten(2)).view(n, subsets, joints * frames, channels)
-        y = torch.matmul(taken[:, 0], weight[0])
-        for k in range(1, subsets):
-            y = torch.baddbmm(y, taken[:, k], weight[k].to(y.dtype).expand(n, -1, -1))
-        return (y + bias.to(y.dtype)).view(n, joints, frames, -1)
+        n, joints = x.shape[:2]
+        rows = adjacency.mT.expand(n, len(weight), joints, joints)
+        x, rows, weight = in_autocast(x, rows, weight)
+        return _SubsetProduct.apply(x, rows, weight, bias.to(x.dtype)).view(*x.shape[:3], -1)

@@ -1,5 +1,6 @@
 """Adjacency matrices of a skeleton's graph, as graph networks use them."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -52,9 +53,10 @@ def disentangled(layout: Layout, scales: int, window: int = 1) -> Tensor:
     for k in range(scales):
         exact = (steps == k).float()
         exact = exact + torch.eye(size) if k else exact
-        root = exact.sum(1).rsqrt()
+        # Rounded as in the published networks: numpy's power in float32, which is off by a digit here and there.
+        root = torch.from_numpy(np.power(exact.sum(1).numpy(), np.float32(-0.5)))
         out.append(root[:, None] * exact * root[None])
-    return torch.stack(out)
+    return torch.stack(out).float()
 
 
 def _steps(adjacency: Tensor) -> Tensor:

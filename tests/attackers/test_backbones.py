@@ -58,7 +58,7 @@ def test_absent_bodies_give_finite_logits(name):
 def test_input_channels_and_width_are_used(name):
     assert make(name, in_channels=6)(torch.randn(1, 6, 8, 25, 2)).shape == (1, 7)
     sizes = [sum(p.numel() for p in make(name, width=width).parameters()) for width in (0.25, 0.5, 1.0)]
-    assert sizes[0] < sizes[1] / 2 < sizes[2] / 4
+    assert sizes[0] < 0.6 * sizes[1] < 0.6 * 0.6 * sizes[2]  # what belongs to joints rather than to channels stays
 
 
 @every_backbone

@@ -66,7 +66,8 @@ def gradients_by_reference_key(model):
     """Puts every parameter's gradient in its place and reads the parameters as a published state dict would be written."""
     for parameter in model.parameters():
         parameter.data = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
-    return {key: reference.target.detach() for key, reference in model.reference_tensors().items() if reference.target is not None}
+    found = model.reference_tensors().items()
+    return {key: reference.target.detach() for key, reference in found if reference.target is not None}
 
 
 def test_running_statistics_after_one_pass_in_train_mode(reference):
