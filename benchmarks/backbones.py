@@ -1,19 +1,26 @@
 """Speed and memory of a backbone: clips per second, peak memory, and the equivalent share of the machine's matrix products.
 
 The equivalent share is 2 * G * clips/s, three times that in training, over the float32 peak of the same process, where G is
-the number of multiply-accumulates of one clip and the peak is the best of square products of 1024, 2048 and 4096. Products
-and runs are interleaved and the medians taken, because speed drifts. Peak memory is that of a process of its own.
+the number of multiply-accumulates of one clip and the peak is the best of square products of 1024, 2048 and 4096. For the
+published networks G is that of their definition: ours may reach the same numbers with fewer. Products and runs are interleaved
+and the medians taken, because speed drifts. Peak memory is that of a process of its own.
 
     python -m benchmarks.backbones --backbone shift-gcn --shape 16,3,64,25,1 --threads 2
+
+Another implementation, a function without arguments that returns a module for the same clips, runs in alternation with ours:
+
+    python -m benchmarks.backbones --backbone ms-g3d --against their.module:make
 """
 
 import argparse
+import importlib
 import multiprocessing
 import resource
 import statistics
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 
 import torch
 from torch import nn
@@ -24,6 +31,8 @@ from bench.skeleton import get_layout, layout_names
 
 _SQUARES = (1024, 2048, 4096)
 _CLASSES = 60
+# Multiply-accumulates of a clip of 64 frames, 25 joints and 1 body by the definition of each published network at width 1.
+_DEFINED = {"ms-g3d": 3.50e9, "2s-agcn": 2.07e9, "aagcn": 2.07e9, "shift-gcn": 0.38e9}
 
 
 def _model(backbone: str, shape: tuple[int, ...], width: float) -> nn.Module:
@@ -31,11 +40,17 @@ def _model(backbone: str, shape: tuple[int, ...], width: float) -> nn.Module:
     return create(backbone, layout=layout, num_classes=_CLASSES, num_bodies=shape[4], width=width, in_channels=shape[1])
 
 
-def _runs(backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype) -> dict[str, Callable[[], None]]:
+def _foreign(target: str) -> nn.Module:
+    module, _, factory = target.partition(":")
+    return getattr(importlib.import_module(module), factory)()
+
+
+def _runs(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Callable[[], None]]:
     """Functions that train on one batch, and that predict one."""
     clips, labels = torch.randn(shape), torch.randint(_CLASSES, shape[:1])
-    trained, evaluated = _model(backbone, shape, width), _model(backbone, shape, width).eval()
-    optimiser = torch.optim.SGD(trained.parameter_groups(1e-4), lr=0.01, momentum=0.9, nesterov=True)
+    trained, evaluated = make().train(), make().eval()
+    groups = trained.parameter_groups(1e-4) if hasattr(trained, "parameter_groups") else trained.parameters()
+    optimiser = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
     mixed = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
 
     def train() -> None:
@@ -61,13 +76,24 @@ def _seconds(run: Callable[[], None]) -> float:
 def _peak_memory(threads: int, backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype, kind: str) -> float:
     """Largest resident size, in MB, of a process that did three runs of this kind and nothing else."""
     torch.set_num_threads(threads)
-    run = _runs(backbone, shape, width, dtype)[kind]
+    run = _runs(partial(_model, backbone, shape, width), shape, dtype)[kind]
     for _ in range(3):
         run()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, rounds: int) -> list[dict]:
+def _flops(backbone: str, shape: tuple[int, ...], width: float) -> tuple[float, str]:
+    """2 G of one clip, and where it comes from."""
+    _, channels, frames, joints, bodies = shape
+    if backbone in _DEFINED and (channels, joints, width) == (3, 25, 1.0):
+        return 2 * _DEFINED[backbone] * frames / 64 * bodies, "of the definition"
+    model = _model(backbone, shape, width).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randn(shape))
+    return counter.get_total_flops() / shape[0], "counted"
+
+
+def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, rounds: int, against: str | None) -> list[dict]:
     """One row for each of training and inference in float32 and bfloat16.
 
     Args:
@@ -76,6 +102,7 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
         width: Factor on the channels.
         threads: Threads of one operation.
         rounds: How often everything is timed.
+        against: "module:factory" of another implementation.
     """
     torch.set_num_threads(threads)
     kinds = [(kind, dtype) for dtype in (torch.float32, torch.bfloat16) for kind in ("training", "inference")]
@@ -83,15 +110,14 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
     for kind, dtype in kinds:  # first, because a process starts with the peak of the one that it was forked from
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             memory[kind, dtype] = pool.submit(_peak_memory, threads, backbone, shape, width, dtype, kind).result()
-    model = _model(backbone, shape, width).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.randn(shape))
-    flops = counter.get_total_flops() / shape[0]  # 2 G
+    flops, source = _flops(backbone, shape, width)
+    makers = {"ours": partial(_model, backbone, shape, width)} | ({"theirs": partial(_foreign, against)} if against else {})
     squares = {size: torch.randn(size, size) for size in _SQUARES}
     runs = {
-        (kind, dtype): run
+        (who, kind, dtype): run
         for dtype in (torch.float32, torch.bfloat16)
-        for kind, run in _runs(backbone, shape, width, dtype).items()
+        for who, make in makers.items()
+        for kind, run in _runs(make, shape, dtype).items()
     }
     times: dict = {key: [] for key in (*squares, *runs)}
     for run in (*runs.values(), *runs.values()):
@@ -104,7 +130,8 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
     peak = max(2 * size**3 / statistics.median(times[size]) for size in squares)
     rows = []
     for kind, dtype in kinds:
-        rate = shape[0] / statistics.median(times[kind, dtype])
+        ours = times["ours", kind, dtype]
+        rate = shape[0] / statistics.median(ours)
         share = rate * flops * (3 if kind == "training" else 1) / peak
         rows.append(
             {
@@ -114,6 +141,8 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
                 "share": share,
                 "memory_mb": memory[kind, dtype],
                 "peak": peak,
+                "flops": source,
+                "ratios": [b / a for a, b in zip(ours, times["theirs", kind, dtype], strict=True)] if against else [],
             }
         )
     return rows
@@ -126,20 +155,27 @@ def main() -> None:
     parser.add_argument("--width", type=float, default=1.0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--against", metavar="MODULE:FACTORY", help="another implementation, run in alternation with ours")
     args = parser.parse_args()
     shape = tuple(int(size) for size in args.shape.split(","))
     shape = (shape[0], 3, *shape[1:]) if len(shape) == 4 else shape
     if len(shape) != 5 or shape[3] not in {get_layout(name).num_joints for name in layout_names()}:
         parser.error(f"--shape: expected N,C,T,V,M with the V of a layout ({', '.join(layout_names())}), got {args.shape}")
-    rows = measure(args.backbone, shape, args.width, args.threads, args.rounds)
-    print(
-        f"{args.backbone}, width {args.width:g}, clips {shape}, {args.threads} threads; peak {rows[0]['peak'] / 1e9:.0f} GFLOP/s"
-    )
+    rows = measure(args.backbone, shape, args.width, args.threads, args.rounds, args.against)
+    peak, source = rows[0]["peak"] / 1e9, rows[0]["flops"]
+    print(f"{args.backbone}, width {args.width:g}, clips {shape}, {args.threads} threads; peak {peak:.0f} GFLOP/s; G {source}")
     for row in rows:
         print(
             f"{row['run']:>10} {row['dtype']:>9}: {row['clips_per_s']:8.1f} clips/s, equivalent share {row['share']:4.0%}, "
-            f"peak memory {row['memory_mb']:6.0f} MB"
+            f"peak memory {row['memory_mb']:6.0f} MB{_ratio(row['ratios'])}"
         )
+
+
+def _ratio(ratios: list[float]) -> str:
+    """How many times as fast ours is, with the least and the most over the rounds."""
+    if not ratios:
+        return ""
+    return f", {statistics.median(ratios):.2f} x theirs ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 if __name__ == "__main__":
