@@ -119,6 +119,11 @@ ATTACKERS = Registry(
         "shiftgcn-reid": "attackers.neural:ShiftGCNReID",
         "shiftgcn-gender": "attackers.neural:ShiftGCNGender",
         "bones-lda": "attackers.shallow:BonesLDA",
+        "bones-knn": "attackers.shallow:BonesKNN",
+        "flat-svm": "attackers.shallow:FlatSVM",
+        "stats-rf": "attackers.shallow:StatsRF",
+        "gait-dyn": "attackers.shallow:GaitDyn",
+        "nuisance": "attackers.shallow:Nuisance",
     },
 )
 BACKBONES = Registry("backbone", "backbones", {"shift-gcn": "attackers.backbones.shift_gcn:ShiftGCN"})

@@ -28,6 +28,8 @@ class ClipSet:
         layout: Layout of the joints.
         num_bodies: Bodies of every batch; absent ones are exactly zero.
         frame_rate: Frames per second.
+        nuisance: (N, F) float, what is known of each clip besides body and length, such as room and camera; NaN where unknown.
+            None where nothing is.
     """
 
     rows: Tensor
@@ -38,6 +40,7 @@ class ClipSet:
     layout: Layout
     num_bodies: int
     frame_rate: float
+    nuisance: Tensor | None = None
 
     @classmethod
     def from_store(cls, store: ClipStore, device: torch.device | str = "cpu") -> "ClipSet":
@@ -58,7 +61,14 @@ class ClipSet:
     def subset(self, indices: np.ndarray) -> "ClipSet":
         """The clips at these indices; rows are shared, not copied."""
         at = torch.as_tensor(indices, device=self.device)
-        return replace(self, first=self.first[at], lengths=self.lengths[at], bodies=self.bodies[at], names=self.names[indices])
+        return replace(
+            self,
+            first=self.first[at],
+            lengths=self.lengths[at],
+            bodies=self.bodies[at],
+            names=self.names[indices],
+            nuisance=None if self.nuisance is None else self.nuisance[at],
+        )
 
     def with_rows(self, rows: Tensor) -> "ClipSet":
         """The same clips with other coordinates (R, 3, V)."""
