@@ -49,16 +49,13 @@ class ShallowAttacker(Attacker):
         """Features (N, F) of whole clips (N, 3, T, V, M), metres, padded with zeros; `clips` tells layout and frame rate."""
 
     @abstractmethod
-    def learn(
-        self, features: np.ndarray, labels: np.ndarray, held: np.ndarray, part: Part, seed: int
-    ) -> tuple["ClassifierMixin", dict[str, Any]]:
+    def learn(self, features: np.ndarray, at: np.ndarray, part: Part, seed: int) -> tuple["ClassifierMixin", dict[str, Any]]:
         """Fits a classifier.
 
         Args:
-            features: (n, F) of the training clips.
-            labels: (n,) class of each; every class occurs.
-            held: (n,) True for the clips of the validation part, to choose by; the model returned may learn from them as well.
-            part: Classes and their equal share.
+            features: (n, F) of the clips to learn from.
+            at: (n,) their indices: those of the training and of the validation part, each class among them.
+            part: Target, labels and indices.
             seed: Source of all randomness.
 
         Returns:
@@ -84,10 +81,9 @@ class ShallowAttacker(Attacker):
         import skops.io
 
         at = self.training_clips(part, seed)
-        labels = part.labels[at]
-        if (found := len(np.unique(labels))) != len(part.classes):
+        if (found := len(np.unique(part.labels[at]))) != len(part.classes):
             raise ValueError(f"expected training clips of all {len(part.classes)} classes of {part.target}, got {found}")
-        model, info = self.learn(self.features(clips, at), labels, np.isin(at, part.validation), part, seed)
+        model, info = self.learn(self.features(clips, at), at, part, seed)
         skops.io.dump(model, folder / _MODEL, compression=zipfile.ZIP_DEFLATED, compresslevel=1)
         return {"features": int(model.n_features_in_), "clips": len(at), **info}
 
@@ -105,8 +101,8 @@ class BonesLDA(ShallowAttacker):
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
         return bone_features(batch, clips.layout).double()
 
-    def learn(self, features, labels, held, part, seed):
-        return _discriminant(part).fit(features, labels), {}
+    def learn(self, features, at, part, seed):
+        return _discriminant(part).fit(features, part.labels[at]), {}
 
 
 @dataclass(frozen=True)
@@ -119,13 +115,13 @@ class BonesKNN(ShallowAttacker):
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
         return bone_features(batch, clips.layout).double()
 
-    def learn(self, features, labels, held, part, seed):
+    def learn(self, features, at, part, seed):
         from sklearn.neighbors import KNeighborsClassifier
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        votes = KNeighborsClassifier(min(self.k, len(labels)), weights=self.weights, n_jobs=1)
-        return make_pipeline(StandardScaler(), votes).fit(features, labels), {}
+        votes = KNeighborsClassifier(min(self.k, len(at)), weights=self.weights, n_jobs=1)
+        return make_pipeline(StandardScaler(), votes).fit(features, part.labels[at]), {}
 
     def probabilities(self, model: "ClassifierMixin", features: np.ndarray, part: Part) -> np.ndarray:
         known = part.labels[np.concatenate([part.train, part.validation])]
@@ -157,12 +153,13 @@ class FlatSVM(ShallowAttacker):
     def training_clips(self, part: Part, seed: int) -> np.ndarray:
         return _thinned(super().training_clips(part, seed), part.labels, self.most_clips, seed)
 
-    def learn(self, features, labels, held, part, seed):
+    def learn(self, features, at, part, seed):
         from sklearn.decomposition import PCA
         from sklearn.pipeline import Pipeline
         from sklearn.preprocessing import MaxAbsScaler
         from sklearn.svm import SVC
 
+        labels, held = part.labels[at], np.isin(at, part.validation)
         reduce = Pipeline([("scale", MaxAbsScaler()), ("components", PCA(0.99, svd_solver="full"))])
         reduced = reduce.fit_transform(features)
         unit = 1 / max(reduced.shape[1] * float(reduced.var()), 1e-9)
@@ -195,8 +192,8 @@ class StatsRF(ShallowAttacker):
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
         return stats_features(batch, clips.frame_rate)
 
-    def learn(self, features, labels, held, part, seed):
-        return _forest(self.trees, seed, max_leaf_nodes=self.leaves).fit(features, labels), {}
+    def learn(self, features, at, part, seed):
+        return _forest(self.trees, seed, max_leaf_nodes=self.leaves).fit(features, part.labels[at]), {}
 
 
 @dataclass(frozen=True)
@@ -205,38 +202,34 @@ class GaitDyn(ShallowAttacker):
 
     Gradient boosting on bone directions. Trees split on one number at a time and need many clips of each person to add up many
     weak hints, so they do not see the directions but the class probabilities that linear discriminants give to them; those of
-    the training clips come from discriminants fitted without them, in up to five folds. With less than three clips of a class
-    there is nothing to leave out: the discriminants alone decide.
+    the training clips come from discriminants that saw no clip of the same performance, in up to five folds. With less than
+    three performances of a class there is too little to leave out: the discriminants alone decide.
     """
 
     rounds: int = param(20, "boosting rounds, each with one tree a class", minimum=1)
-    trusted: ClassVar[tuple[str, ...]] = (
-        _BOOSTED_TREE,
-        "sklearn.model_selection._split.StratifiedKFold",
-        "sklearn.utils._bunch.Bunch",
-    )
+    trusted: ClassVar[tuple[str, ...]] = (_BOOSTED_TREE, "sklearn.utils._bunch.Bunch")
 
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
         return direction_features(batch, clips.layout, clips.frame_rate)
 
-    def learn(self, features, labels, held, part, seed):
+    def learn(self, features, at, part, seed):
         from sklearn.ensemble import HistGradientBoostingClassifier, StackingClassifier
-        from sklearn.model_selection import StratifiedKFold
 
-        linear, folds = _discriminant(part), min(5, int(np.bincount(labels).min()))
-        if folds < 3:
+        labels = part.labels[at]
+        linear, folds = _discriminant(part), _folds(labels, part.performances[at], most=5)
+        if len(folds) < 3:
             return linear.fit(features, labels), {"folds": 0}
         boosting = HistGradientBoostingClassifier(
             learning_rate=0.2,
             max_iter=self.rounds,
             max_leaf_nodes=4,
-            min_samples_leaf=min(5, folds - 1),
+            min_samples_leaf=len(folds),
             early_stopping=False,
             class_weight="balanced",
             random_state=seed,
         )
-        stack = StackingClassifier([("linear", linear)], boosting, cv=StratifiedKFold(folds), stack_method="predict_proba")
-        return stack.fit(features, labels), {"folds": folds}
+        stack = StackingClassifier([("linear", linear)], boosting, cv=folds, stack_method="predict_proba")
+        return stack.fit(features, labels), {"folds": len(folds)}
 
 
 @dataclass(frozen=True)
@@ -247,6 +240,7 @@ class Nuisance(ShallowAttacker):
     may owe to the recording (methods.md section 6.1, `setup-only`). It says the same of every release.
     """
 
+    control: ClassVar[bool] = True
     trusted: ClassVar[tuple[str, ...]] = (_TREE,)
 
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
@@ -258,8 +252,8 @@ class Nuisance(ShallowAttacker):
             columns.append(clips.nuisance.double())
         return torch.cat(columns, dim=1).cpu().numpy()[indices]
 
-    def learn(self, features, labels, held, part, seed):
-        return _forest(100, seed, min_samples_leaf=3, max_features=None).fit(features, labels), {}
+    def learn(self, features, at, part, seed):
+        return _forest(100, seed, min_samples_leaf=3, max_features=None).fit(features, part.labels[at]), {}
 
 
 def _discriminant(part: Part) -> "Pipeline":
@@ -276,6 +270,19 @@ def _forest(trees: int, seed: int, **options: Any) -> "ClassifierMixin":
     from sklearn.ensemble import RandomForestClassifier
 
     return RandomForestClassifier(trees, class_weight="balanced", n_jobs=1, random_state=seed, **options)
+
+
+def _folds(labels: np.ndarray, performances: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Positions to learn from and positions left out, for each of up to `most` folds.
+
+    A performance is left out as a whole, and every fold leaves out at least one of each class: there are no more folds than
+    the rarest class has performances.
+    """
+    fold = np.empty(len(labels), dtype=np.int64)
+    for k in np.unique(labels):
+        found, which = np.unique(performances[labels == k], return_inverse=True)
+        fold[labels == k], most = which, min(most, len(found))
+    return [(np.flatnonzero(fold % most != i), np.flatnonzero(fold % most == i)) for i in range(most)]
 
 
 def _recall(labels: np.ndarray, predicted: np.ndarray) -> float:

@@ -64,6 +64,7 @@ class Part:
         labels: (N,) class index of every clip of the store; -1 where the clip has no part in this target.
         train, validation, test: Clip indices, disjoint, in ascending order.
         subjects: (N,) subject code of every clip, for clustered intervals.
+        performances: (N,) performance code of every clip: clips of one performance differ in their camera only.
         chance: 1 / number of classes.
         prior: Share of the largest class among the test clips: what top-1 gives for always naming it.
         prior_top5: Share of the five largest classes among the test clips.
@@ -76,6 +77,7 @@ class Part:
     validation: np.ndarray
     test: np.ndarray
     subjects: np.ndarray
+    performances: np.ndarray
 
     @property
     def chance(self) -> float:
@@ -95,8 +97,8 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """Digest of what a trained model depends on: target, class order, labels and who trains and validates."""
-        arrays = [self.labels, self.train, self.validation]
+        """Digest of what a trained model depends on: target, class order, labels, performances and who trains and validates."""
+        arrays = [self.labels, self.performances, self.train, self.validation]
         return digest([self.target, [str(c) for c in self.classes], *(hashlib.sha256(a.tobytes()).hexdigest() for a in arrays)])
 
 
@@ -148,9 +150,8 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     if len(classes) < 2:
         raise ProtocolError(f"{name}: {target!r} has only the value {classes[0]}; nothing can be told apart")
     validation = _validation(protocol, encoded[train_all], performances[train_all])
-    return Part(
-        target, classes, encoded, train_all[~validation], train_all[validation], test, np.unique(subjects, return_inverse=True)[1]
-    )
+    people, occasions = (np.unique(column, return_inverse=True)[1] for column in (subjects, performances))
+    return Part(target, classes, encoded, train_all[~validation], train_all[validation], test, people, occasions)
 
 
 def _validation(protocol: Protocol, classes: np.ndarray, performances: np.ndarray) -> np.ndarray:
