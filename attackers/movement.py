@@ -118,7 +118,8 @@ def _span(present: Tensor) -> tuple[Tensor, Tensor]:
 
 def _moments(values: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation over the valid frames of values (N, T, S): each (N, S)."""
-    weight = valid[..., None] / valid.sum(dim=1).clamp_min(1)[:, None, None]
+    valid = valid.to(values.dtype)
+    weight = (valid / valid.sum(dim=1, keepdim=True).clamp_min(1))[..., None]
     mean = (values * weight).sum(dim=1)
     return mean, ((values - mean[:, None]).square() * weight).sum(dim=1).sqrt()
 

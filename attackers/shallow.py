@@ -1,7 +1,8 @@
 """Shallow attackers: cheap, hard to fool, explainable (methods.md section 5.2).
 
 All look at body 0 alone, learn from the training and the validation part, and hold all classes equally likely beforehand,
-however many clips each has: what counts is the balanced top-1. Each runs on one thread.
+however many clips each has: what counts is the balanced top-1. `flat-svm` does so as far as penalties can: with more dimensions
+than clips it separates all training clips whatever they cost, and still leans towards the larger classes.
 """
 
 import zipfile
@@ -120,15 +121,13 @@ class BonesKNN(ShallowAttacker):
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        votes = KNeighborsClassifier(min(self.k, len(at)), weights=self.weights, n_jobs=1)
+        # By brute force: there are too many features for a tree of clips to help, and skops does not load one unasked.
+        votes = KNeighborsClassifier(min(self.k, len(at)), weights=self.weights, algorithm="brute", n_jobs=1)
         return make_pipeline(StandardScaler(), votes).fit(features, part.labels[at]), {}
 
     def probabilities(self, model: "ClassifierMixin", features: np.ndarray, part: Part) -> np.ndarray:
-        known = part.labels[np.concatenate([part.train, part.validation])]
-        votes = model.predict_proba(features) / np.bincount(known, minlength=len(part.classes))
-        votes /= votes.sum(axis=1, keepdims=True)
         # One more vote, spread over all classes: a class without a neighbour is unlikely, not impossible.
-        return (self.k * votes + part.chance) / (self.k + 1)
+        return (self.k * _balanced(model.predict_proba(features), part) + part.chance) / (self.k + 1)
 
 
 @dataclass(frozen=True)
@@ -144,7 +143,7 @@ class FlatSVM(ShallowAttacker):
     most_clips: int = param(
         4000, "training clips beyond which it learns from a random choice, the same number of each class", minimum=2
     )
-    penalties: ClassVar[tuple[float, ...]] = (1.0, 10.0, 100.0)
+    penalties: ClassVar[tuple[float, ...]] = (10.0, 100.0)
     widths: ClassVar[tuple[float, ...]] = (1.0, 0.3, 0.1, 0.03)  # gamma in units of 1 / (components * their mean variance)
 
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
@@ -161,7 +160,8 @@ class FlatSVM(ShallowAttacker):
 
         labels, held = part.labels[at], np.isin(at, part.validation)
         reduce = Pipeline([("scale", MaxAbsScaler()), ("components", PCA(0.99, svd_solver="full"))])
-        reduced = reduce.fit_transform(features)
+        with np.errstate(invalid="ignore"):  # clips that are all the same have no variance to share out
+            reduced = reduce.fit_transform(features)
         unit = 1 / max(reduced.shape[1] * float(reduced.var()), 1e-9)
         grid = [{"C": penalty, "gamma": width * unit} for penalty in self.penalties for width in self.widths]
         recalls = [0.0] * len(grid)
@@ -193,7 +193,11 @@ class StatsRF(ShallowAttacker):
         return stats_features(batch, clips.frame_rate)
 
     def learn(self, features, at, part, seed):
-        return _forest(self.trees, seed, max_leaf_nodes=self.leaves).fit(features, part.labels[at]), {}
+        forest = _forest(self.trees, seed, max_leaf_nodes=self.leaves, max_features="log2")
+        return forest.fit(features, part.labels[at]), {}
+
+    def probabilities(self, model: "ClassifierMixin", features: np.ndarray, part: Part) -> np.ndarray:
+        return _balanced(model.predict_proba(features), part)
 
 
 @dataclass(frozen=True)
@@ -206,7 +210,7 @@ class GaitDyn(ShallowAttacker):
     three performances of a class there is too little to leave out: the discriminants alone decide.
     """
 
-    rounds: int = param(20, "boosting rounds, each with one tree a class", minimum=1)
+    rounds: int = param(20, "boosting rounds, each with one tree a class; 0 leaves it to the discriminants", minimum=0)
     trusted: ClassVar[tuple[str, ...]] = (_BOOSTED_TREE, "sklearn.utils._bunch.Bunch")
 
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
@@ -217,13 +221,14 @@ class GaitDyn(ShallowAttacker):
 
         labels = part.labels[at]
         linear, folds = _discriminant(part), _folds(labels, part.performances[at], most=5)
-        if len(folds) < 3:
+        if len(folds) < 3 or not self.rounds:
             return linear.fit(features, labels), {"folds": 0}
         boosting = HistGradientBoostingClassifier(
             learning_rate=0.2,
             max_iter=self.rounds,
             max_leaf_nodes=4,
             min_samples_leaf=len(folds),
+            l2_regularization=1.0,  # with a hundred classes, a Newton step without it is so long that nothing is learnt
             early_stopping=False,
             class_weight="balanced",
             random_state=seed,
@@ -255,6 +260,9 @@ class Nuisance(ShallowAttacker):
     def learn(self, features, at, part, seed):
         return _forest(100, seed, min_samples_leaf=3, max_features=None).fit(features, part.labels[at]), {}
 
+    def probabilities(self, model: "ClassifierMixin", features: np.ndarray, part: Part) -> np.ndarray:
+        return _balanced(model.predict_proba(features), part)
+
 
 def _discriminant(part: Part) -> "Pipeline":
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -269,7 +277,7 @@ def _discriminant(part: Part) -> "Pipeline":
 def _forest(trees: int, seed: int, **options: Any) -> "ClassifierMixin":
     from sklearn.ensemble import RandomForestClassifier
 
-    return RandomForestClassifier(trees, class_weight="balanced", n_jobs=1, random_state=seed, **options)
+    return RandomForestClassifier(trees, n_jobs=1, random_state=seed, **options)
 
 
 def _folds(labels: np.ndarray, performances: np.ndarray, most: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -283,6 +291,16 @@ def _folds(labels: np.ndarray, performances: np.ndarray, most: int) -> list[tupl
         found, which = np.unique(performances[labels == k], return_inverse=True)
         fold[labels == k], most = which, min(most, len(found))
     return [(np.flatnonzero(fold % most != i), np.flatnonzero(fold % most == i)) for i in range(most)]
+
+
+def _balanced(probabilities: np.ndarray, part: Part) -> np.ndarray:
+    """Probabilities (n, K) as they would be if every class had as many training clips as the next.
+
+    Class weights do not do that for neighbours and for trees whose leaves are pure.
+    """
+    known = part.labels[np.concatenate([part.train, part.validation])]
+    odds = probabilities / np.bincount(known, minlength=len(part.classes))
+    return odds / odds.sum(axis=1, keepdims=True)
 
 
 def _recall(labels: np.ndarray, predicted: np.ndarray) -> float:
