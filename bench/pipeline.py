@@ -240,6 +240,8 @@ class Bench:
         """Who attacks, or measures utility, and under which budget: a part of the address of its stages."""
         if attacker:
             budget = dict(attacker.value.budget(self.preset))
+            if attacker.value.control:  # reads labels of the recording, which clips do not show
+                budget["data"] = self.fingerprint
             return {"attacker": attacker.describe(), "backbone": attacker_backbone(attacker), "training": budget}
         backbone, config = self._utility
         return {"utility": classifiers.describe(backbone), "training": dataclasses.asdict(config)}

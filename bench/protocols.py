@@ -68,6 +68,7 @@ class Part:
         labels: (N,) class index of every clip of the store; -1 where the clip has no part in this target.
         train, validation, test: Clip indices, disjoint, in ascending order.
         subjects: (N,) subject code of every clip, for clustered intervals.
+        performances: (N,) performance code of every clip: clips of one performance differ in their camera only.
         pairs: Linkage only: pairs of test clips.
         training_pairs, validation_pairs: Linkage only: pairs of training clips, and of validation clips.
         chance: 1 / number of classes; 1/2 for linkage.
@@ -82,6 +83,7 @@ class Part:
     validation: np.ndarray
     test: np.ndarray
     subjects: np.ndarray
+    performances: np.ndarray
     pairs: Pairs | None = None
     training_pairs: Pairs | None = None
     validation_pairs: Pairs | None = None
@@ -104,8 +106,8 @@ class Part:
 
     @property
     def digest(self) -> str:
-        """Digest of what a trained model depends on: target, class order, labels and who trains and validates."""
-        arrays = [self.labels, self.train, self.validation]
+        """Digest of what a trained model depends on: target, class order, labels, performances and who trains and validates."""
+        arrays = [self.labels, self.performances, self.train, self.validation]
         return digest([self.target, [str(c) for c in self.classes], *(_array_digest(a) for a in arrays)])
 
     def quality(self, scores: np.ndarray, side: str) -> float:
@@ -177,8 +179,9 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     if len(classes) < 2:
         raise ProtocolError(f"{name}: {target!r} has only the value {classes[0]}; nothing can be told apart")
     held = _validation(protocol, encoded[train_all], performances[train_all])
-    train, validation, people = train_all[~held], train_all[held], np.unique(subjects, return_inverse=True)[1]
-    part = Part(target, classes, encoded, train, validation, test, people)
+    people, occasions = (np.unique(column, return_inverse=True)[1] for column in (subjects, performances))
+    train, validation = train_all[~held], train_all[held]
+    part = Part(target, classes, encoded, train, validation, test, people, occasions)
     if target != LINKAGE:
         return part
     pairs = make_pairs(labels, test)

@@ -130,6 +130,11 @@ ATTACKERS = Registry(
         "verify-sgn": "attackers.verification:SGNVerifier",
         "lan-linkage": "attackers.linkage:LinkageNetwork",
         "bones-lda": "attackers.shallow:BonesLDA",
+        "bones-knn": "attackers.shallow:BonesKNN",
+        "flat-svm": "attackers.shallow:FlatSVM",
+        "stats-rf": "attackers.shallow:StatsRF",
+        "gait-dyn": "attackers.shallow:GaitDyn",
+        "nuisance": "attackers.shallow:Nuisance",
     },
 )
 BACKBONES = Registry(

@@ -16,14 +16,15 @@ from bench.jobs import Job, Training
 from bench.pipeline import Bench, Step, attacker_backbone
 from bench.presets import Preset
 from bench.progress import Display
-from bench.protocols import ACTION, Protocol, ProtocolError, instantiate
+from bench.protocols import ACTION, LINKAGE, Protocol, ProtocolError, instantiate
 from bench.records import Record, read_record, record_path, write_record
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.specs import Spec, SpecError, parse_spec, parse_specs
 from bench.stages import StageStore
 from bench.summary import CONTROLS
-from bench.threat import parse_threats
+from bench.threat import RANKING, THREATS, parse_threats
 
+NUISANCE = "nuisance"  # the attacker that looks at no coordinates
 DEFAULT_ATTACKERS = "shiftgcn-reid,bones-lda,bones-lda:target=gender"
 
 
@@ -84,6 +85,8 @@ def make_plan(
     data = parse_spec(dataset, DATASETS)
     methods = parse_specs(anonymizers, ANONYMIZERS)
     panel = parse_specs(attackers or DEFAULT_ATTACKERS, ATTACKERS)
+    if attackers and attackers.strip() == "all":
+        panel = [attacker for attacker in panel if not attacker.value.control]  # controls are not for every anonymizer
     for attacker in panel:
         _check_backbone(attacker)
     levels = parse_threats(threats)
@@ -106,14 +109,24 @@ def make_plan(
     if controls:
         named = {method.plugin.name for method in methods}
         methods = [*(parse_spec(name, ANONYMIZERS) for name in CONTROLS if name not in named), *methods]
-    jobs = tuple(
+    jobs = [
         Job(method, attacker, level, seed)
         for seed in range(seeds)
         for method in methods
         for attacker in usable
         for level in levels
-    )
-    return Plan(store, chosen, preset, jobs, tuple(left_out))
+    ]
+    if controls:
+        jobs += [job for job in _nuisance_jobs(methods, usable, seeds) if job not in jobs]
+    return Plan(store, chosen, preset, tuple(jobs), tuple(left_out))
+
+
+def _nuisance_jobs(methods: Sequence[Spec], attackers: Sequence[Spec], seeds: int) -> list[Job]:
+    """What is known of every target without looking at the body; anonymizers change nothing about that, so once is enough."""
+    identity = next(method for method in methods if method.plugin.name == CONTROLS[0])
+    targets = dict.fromkeys(attacker.value.target for attacker in attackers if attacker.value.target != LINKAGE)
+    controls = [parse_spec(f"{NUISANCE}:target={target}", ATTACKERS) for target in targets]
+    return [Job(identity, control, THREATS[RANKING], seed) for seed in range(seeds) for control in controls]
 
 
 def _check_backbone(attacker: Spec) -> None:

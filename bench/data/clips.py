@@ -14,6 +14,7 @@ from torch import Tensor
 from bench.data.store import ClipStore
 from bench.skeleton import Layout
 
+NUISANCES = ("setup", "camera")  # label columns that tell of the recording, not of the body
 SAMPLINGS = ("uniform", "window", "cyclic")
 
 
@@ -28,6 +29,8 @@ class ClipSet:
         layout: Layout of the joints.
         num_bodies: Bodies of every batch; absent ones are exactly zero.
         frame_rate: Frames per second.
+        nuisance: (N, F) float, what is known of each clip besides body and length, such as room and camera; NaN where unknown.
+            None where nothing is.
     """
 
     rows: Tensor
@@ -38,6 +41,7 @@ class ClipSet:
     layout: Layout
     num_bodies: int
     frame_rate: float
+    nuisance: Tensor | None = None
 
     @classmethod
     def from_store(cls, store: ClipStore, device: torch.device | str = "cpu") -> "ClipSet":
@@ -46,7 +50,10 @@ class ClipSet:
         # Copy on write: on a CPU the rows stay on disk until they are read.
         rows = torch.from_numpy(np.load(store.path / "frames.npy", mmap_mode="c", allow_pickle=False)).to(device)
         names = store.labels["clip"].to_numpy(dtype=object)
-        return cls(rows, first, lengths, bodies, names, store.layout, store.num_bodies, float(store.meta["frame_rate"]))
+        known = [column for column in NUISANCES if column in store.labels]
+        nuisance = torch.from_numpy(store.labels[known].to_numpy(dtype=np.float64, na_value=np.nan)).to(device) if known else None
+        frame_rate = float(store.meta["frame_rate"])
+        return cls(rows, first, lengths, bodies, names, store.layout, store.num_bodies, frame_rate, nuisance)
 
     def __len__(self) -> int:
         return len(self.first)
@@ -58,7 +65,14 @@ class ClipSet:
     def subset(self, indices: np.ndarray) -> "ClipSet":
         """The clips at these indices; rows are shared, not copied."""
         at = torch.as_tensor(indices, device=self.device)
-        return replace(self, first=self.first[at], lengths=self.lengths[at], bodies=self.bodies[at], names=self.names[indices])
+        return replace(
+            self,
+            first=self.first[at],
+            lengths=self.lengths[at],
+            bodies=self.bodies[at],
+            names=self.names[indices],
+            nuisance=None if self.nuisance is None else self.nuisance[at],
+        )
 
     def with_rows(self, rows: Tensor) -> "ClipSet":
         """The same clips with other coordinates (R, 3, V)."""

@@ -87,7 +87,7 @@ def test_rows_have_the_common_format_and_sane_values(finished):
     assert document["schema"] == 1
     assert document["failed"] == []
     rows = document["rows"]
-    assert len(rows) == 3 * 2 * 2
+    assert len(rows) == 3 * 2 * 2 + 1  # and what is known without looking at the body
     for row in rows:
         assert set(row) == set(COLUMNS) - set(LINKAGE_COLUMNS)
         assert row["leakage_low"] <= row["leakage"] <= row["leakage_high"]
@@ -109,7 +109,7 @@ def test_shared_stages_are_computed_once(finished):
     results, _, _ = finished
     trained = list((results / "stages" / "train").glob("*/stage.json"))
     # Utility and two attackers on raw clips; on null and on gauss utility, both attackers, and the neural one fine-tuned.
-    assert len(trained) == 3 + 4 + 4
+    assert len(trained) == 3 + 4 + 4 + 1  # and the nuisance control
 
 
 def stages(results, name):
@@ -134,7 +134,7 @@ def test_seeds_are_averaged_and_counted(tmp_path):
     outcome = bench(*RUN, "--seeds", "2", "--threat", "semi-informed", "--json", str(tmp_path / "rows.json"), results=tmp_path)
     assert outcome.exit_code == 0
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert len(rows) == 6
+    assert len(rows) == 6 + 1
     for row in rows:
         assert row["seeds"] == len(row["record"]) == 2
         assert "single-draw" not in row["flags"]
@@ -160,7 +160,7 @@ def test_records_of_another_code_version_do_not_count_as_seeds(finished, tmp_pat
             shutil.copy(path.with_suffix(".npz"), path.with_name(f"new{path.stem}.npz"))
     outcome = bench("table", "--json", "-", results=copy)
     rows = json.loads(outcome.stdout)["rows"]
-    assert len(rows) == 24
+    assert len(rows) == 26
     assert {row["seeds"] for row in rows} == {1}
 
 
@@ -193,7 +193,7 @@ def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished):
     assert run.inputs.dataset_inputs[0].dataset.name == DATA
     assert run.data.metrics["worst leakage/null"] == 0
     children = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    assert len(children) == 12
+    assert len(children) == 13
     rows = {row["record"][0]: row for row in document["rows"]}
     for child in children:
         row = rows[child.data.params["record"]]
@@ -210,7 +210,7 @@ def test_the_same_command_again_computes_nothing(finished):
     times = {p: p.stat().st_mtime_ns for p in (results / "stages").rglob("*") if p.is_file()}
     outcome = bench(*RUN, "--json", str(results / "again.json"), results=results)
     assert outcome.exit_code == 0
-    assert "0 of 12 records computed now" in outcome.output
+    assert "0 of 13 records computed now" in outcome.output
     assert json.loads((results / "again.json").read_text()) == document
     assert record_bytes(results) == before
     assert {p: p.stat().st_mtime_ns for p in (results / "stages").rglob("*") if p.is_file()} == times
@@ -268,7 +268,7 @@ def test_a_failing_pair_does_not_stop_the_others(finished, tmp_path, monkeypatch
     outcome = bench(*RUN, "--json", str(tmp_path / "rows.json"), results=tmp_path)
     assert outcome.exit_code == 1
     document = json.loads((tmp_path / "rows.json").read_text())
-    assert len(document["rows"]) == 8
+    assert len(document["rows"]) == 9
     assert len(document["failed"]) == 4
     assert document["failed"][0]["error"] == "RuntimeError: out of ideas"
     assert document["failed"][0]["anonymizer"] == "gauss:std=0.1"
@@ -278,7 +278,7 @@ def test_a_failing_pair_does_not_stop_the_others(finished, tmp_path, monkeypatch
     shrink_budget(monkeypatch)
     outcome = bench(*RUN, results=tmp_path)
     assert outcome.exit_code == 0
-    assert "4 of 12 records computed now" in outcome.output
+    assert "4 of 13 records computed now" in outcome.output
     assert record_bytes(tmp_path) == record_bytes(finished[0])
 
 
