@@ -57,7 +57,7 @@ class LinkageNetwork(Linker):
     """Links clips by LAN (Carr et al., CIKM 2023): two SGN encoders learnt on identities, a head on both, trained on pairs."""
 
     backbone: str = param("sgn", "network that reads the clips")
-    lr: float = param(1e-3, "learning rate of Adam on pairs; a third after every epoch that brings nothing", minimum=0.0)
+    lr: float = param(1e-3, "learning rate of Adam on pairs; a third after three epochs that bring nothing", minimum=0.0)
     epochs: int = param(20, "most passes over the training pairs; the preset's limit of steps holds as well", minimum=1)
     batch: int = param(32, "pairs of a batch", minimum=2)
 
@@ -139,7 +139,7 @@ class LinkageNetwork(Linker):
         train, check = part.training_pairs, part.validation_pairs
         chosen = [p for p in parameters if p.requires_grad]
         optimiser = torch.optim.Adam(chosen, lr=lr)
-        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=1 / 3, patience=0)
+        schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=1 / 3, patience=2)
         generator = torch.Generator(clips.device).manual_seed(seed)
         first, second = torch.from_numpy(train.clips.T).to(clips.device)
         mated = torch.from_numpy(train.mated).to(clips.device, torch.float32)

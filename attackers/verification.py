@@ -18,7 +18,7 @@ from bench.data.clips import ClipSet
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import Part
 from bench.specs import param
-from bench.training import Progress, predict, train_classifier
+from bench.training import Progress, parameter_groups, predict, train_classifier
 
 _WEIGHTS = "embedding.safetensors"
 
@@ -48,7 +48,7 @@ class EmbeddingNetwork(nn.Module):
         return self.scale * self.embed(clips) @ functional.normalize(self.directions, dim=1).T
 
     def parameter_groups(self, weight_decay: float) -> list[dict]:
-        return [*self.backbone.parameter_groups(weight_decay), {"params": [self.directions], "weight_decay": weight_decay}]
+        return [*parameter_groups(self.backbone, weight_decay), {"params": [self.directions], "weight_decay": weight_decay}]
 
 
 class AdditiveAngularMargin:

@@ -184,10 +184,13 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     part = Part(target, classes, encoded, train, validation, test, people, occasions)
     if target != LINKAGE:
         return part
-    pairs = make_pairs(labels, test)
-    if not len(pairs):
-        raise ProtocolError(f"{name}: the test clips of {target!r} make no pairs; it takes two people with two performances each")
-    return replace(part, pairs=pairs, training_pairs=make_pairs(labels, train), validation_pairs=make_pairs(labels, validation))
+    pairs = {side: make_pairs(labels, clips) for side, clips in (("training", train), ("validation", validation), ("test", test))}
+    for side, found in pairs.items():
+        if not len(found):
+            raise ProtocolError(
+                f"{name}: the {side} clips of {target!r} make no pairs; it takes two people with two performances each"
+            )
+    return replace(part, pairs=pairs["test"], training_pairs=pairs["training"], validation_pairs=pairs["validation"])
 
 
 def _validation(protocol: Protocol, classes: np.ndarray, performances: np.ndarray) -> np.ndarray:

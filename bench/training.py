@@ -61,8 +61,15 @@ def precision(device: torch.device, config: TrainingConfig) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
 
 
+def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
+    """Groups for an optimiser: the model's own, if it scales the weight decay of some parameters, or one of all parameters."""
+    if hasattr(model, "parameter_groups"):
+        return model.parameter_groups(weight_decay)
+    return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
+
+
 def _optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    groups = model.parameter_groups(config.weight_decay) if hasattr(model, "parameter_groups") else model.parameters()
+    groups = parameter_groups(model, config.weight_decay)
     if config.optimiser == "adam":
         return torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay)
     return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)

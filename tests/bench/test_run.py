@@ -41,8 +41,11 @@ class Simple(nn.Module):
         self.norm = nn.BatchNorm1d(size, affine=False, momentum=0.5)
         self.classifier = nn.Linear(size, num_classes)
 
+    def embed(self, clips):
+        return self.norm(torch.cat([clips.mean(2).flatten(1), clips.std(2).flatten(1)], dim=1))
+
     def forward(self, clips):
-        return self.classifier(self.norm(torch.cat([clips.mean(2).flatten(1), clips.std(2).flatten(1)], dim=1)))
+        return self.classifier(self.embed(clips))
 
 
 def shrink_budget(patch):
@@ -128,6 +131,151 @@ def test_the_semi_informed_attacker_learns_from_its_own_draw_and_never_from_the_
     scored = {s["inputs"]["clips"] for s in stages(results, "predict") if {"attacker", "test"} <= set(s["inputs"])}
     assert rows["holder/0"] in scored
     assert rows["attacker/0"] not in scored
+
+
+def keys(found):
+    return {key for row in found.values() for key in row["record"]}
+
+
+FOR_LINKAGE = "synthetic:people=8,motions=5,cameras=1"
+LEVELS = "ignorant,lazy-informed,semi-informed,inverter"
+
+
+@pytest.fixture(scope="module")
+def all_levels(tmp_path_factory):
+    """A run of every threat level, with a linkage attacker beside one that names people."""
+    results = tmp_path_factory.mktemp("levels")
+    command = [
+        "run",
+        "--dataset",
+        FOR_LINKAGE,
+        "--anonymizer",
+        "gauss:std=0.1",
+        "--no-mlflow",
+        "--workers",
+        "1",
+        "--threat",
+        LEVELS,
+    ]
+    attackers = "shiftgcn-reid:backbone=simple,bones-lda,verify-shiftgcn:backbone=simple"
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_budget(patch)
+        outcome = bench(*command, "--attacker", attackers, "--json", str(results / "rows.json"), results=results)
+    assert outcome.exit_code == 0, outcome.output
+    return results, json.loads((results / "rows.json").read_text())["rows"]
+
+
+def test_each_threat_level_learns_from_what_it_may(all_levels):
+    results, _ = all_levels
+    by_key = {s["key"]: s for s in stages(results, "train")}
+    releases = {
+        (s["inputs"]["anonymizer"]["name"], s["inputs"].get("draw")): s["info"]["rows"] for s in stages(results, "release")
+    }
+    raw, own, holder = (releases[key] for key in (("identity", None), ("gauss", "attacker/0"), ("gauss", "holder/0")))
+    restored = {s["info"]["rows"] for s in stages(results, "restore")}
+    seen = {}
+    for record in records(results / "records"):
+        if (record.data["anonymizer"]["name"], record.data["attacker"]["name"]) == ("gauss", "shiftgcn-reid"):
+            model = by_key[record.data["stages"]["attacker"]["key"]]["inputs"]
+            asked = next(s for s in stages(results, "predict") if s["key"] == record.data["stages"]["attack"]["key"])["inputs"]
+            seen[record.data["threat"]] = record.data, model, asked
+    assert set(seen) == set(LEVELS.split(","))
+    assert seen["ignorant"][1]["clips"] == seen["inverter"][1]["clips"] == raw
+    assert seen["lazy-informed"][1]["clips"] == seen["semi-informed"][1]["clips"] == own
+    assert seen["lazy-informed"][1]["learning"] == "refit"
+    assert seen["lazy-informed"][1]["start"]["clips"] == raw
+    data = seen["semi-informed"][0]
+    assert set(data["validation"]) == {"scratch", "fine-tune"}
+    assert data["validation"][data["learning"]] == max(data["validation"].values())
+    assert seen["inverter"][2]["clips"] in restored
+    assert all(seen[level][2]["clips"] == holder for level in LEVELS.split(",")[:3])
+    assert seen["inverter"][0]["inversion"]["mpjpe_m"] < seen["inverter"][0]["inversion"]["mpjpe_before_m"]
+    assert own in {s["inputs"]["clips"] for s in stages(results, "invert")}
+    for s in stages(results, "invert"):
+        assert s["inputs"]["raw"] == raw
+
+
+def test_an_attacker_with_hand_made_features_has_nothing_to_refit(all_levels):
+    results, rows = all_levels
+    found = {row["threat"]: row for row in rows if (row["anonymizer"], row["attacker"]) == ("gauss:std=0.1", "bones-lda")}
+    assert found["lazy-informed"]["leakage"] == found["semi-informed"]["leakage"]
+    models = {
+        r.data["threat"]: r.data["stages"]["attacker"]["key"]
+        for r in records(results / "records")
+        if r.data["key"] in keys(found)
+    }
+    assert models["lazy-informed"] == models["semi-informed"] != models["ignorant"] == models["inverter"]
+    assert {row["learning"] for row in found.values()} == {"scratch"}
+
+
+def test_linkage_rows_hold_their_own_numbers_and_agree_with_the_predictions(all_levels):
+    results, rows = all_levels
+    found = [row for row in rows if row["target"] == "linkage"]
+    assert len(found) == 3 * 4
+    for row in found:
+        assert set(LINKAGE_COLUMNS) <= set(row)
+        assert (row["metric"], row["chance"], row["prior"]) == ("AUC", 0.5, 0.5)
+        assert row["leakage_normalised"] == pytest.approx(2 * abs(row["leakage"] - 0.5))
+        assert row["leakage"] == row[f"auc_{row['regime'].replace('-', '_')}"]
+        assert not {"top1", "top5", "prior_top5"} & set(row)
+    by_key = {record.data["key"]: record for record in records(results / "records")}
+    row = next(row for row in found if (row["anonymizer"], row["threat"]) == ("identity", "semi-informed"))
+    arrays = by_key[row["record"][0]].predictions()
+    of = arrays["regime"] == by_key[row["record"][0]].data["regimes"].index(row["regime"])
+    mated, others = (arrays["attack"][of & m] for m in (arrays["mated"], ~arrays["mated"]))
+    above = (mated[:, None] > others[None]).mean() + 0.5 * (mated[:, None] == others[None]).mean()
+    assert row["leakage"] == pytest.approx(above)
+    assert ((arrays["enrolled_subject"] == arrays["probe_subject"]) == arrays["mated"]).all()
+    null = next(row for row in found if (row["anonymizer"], row["threat"]) == ("null", "semi-informed"))
+    assert null["leakage"] == 0.5
+    assert null["leakage_normalised"] == null["disclosure"] == pytest.approx(0, abs=1e-9)
+
+
+def test_enrolled_clips_are_raw_for_who_knows_nothing_and_the_attackers_own_otherwise(all_levels):
+    results, _ = all_levels
+    releases = {
+        (s["inputs"]["anonymizer"]["name"], s["inputs"].get("draw")): s["info"]["rows"] for s in stages(results, "release")
+    }
+    asked = {s["key"]: s["inputs"] for s in stages(results, "predict")}
+    for record in records(results / "records"):
+        if record.data["target"] == "linkage" and record.data["anonymizer"]["name"] == "gauss":
+            enrolled = asked[record.data["stages"]["attack"]["key"]]["enrolled"]
+            raw = record.data["threat"] in ("ignorant", "inverter")
+            assert enrolled == (releases["identity", None] if raw else releases["gauss", "attacker/0"])
+
+
+def test_weak_attackers_and_controls_do_not_rank(finished, monkeypatch):
+    from bench import floors
+    from bench.summary import measure_all, trade_off
+
+    results, _, _ = finished
+    measured = measure_all(records(results / "records"))
+    ranked = {point.anonymizer: point for point in trade_off(measured, "semi-informed")}
+    assert {point.attacker for point in ranked.values()} <= {"bones-lda", "shiftgcn-reid:backbone=simple"}
+    strongest = ranked["gauss:std=0.1"].attacker
+    monkeypatch.setattr(floors, "FLOORS", {(DATA, "xrep/1", "quick"): {strongest: 1.01}})
+    measured = measure_all(records(results / "records"))
+    assert all(("weak-attacker" in m.flags) == (m.first["names"]["attacker"] == strongest) for m in measured)
+    again = {point.anonymizer: point for point in trade_off(measured, "semi-informed")}
+    assert again["gauss:std=0.1"].attacker != strongest
+    everyone = {"bones-lda": 1.01, "shiftgcn-reid:backbone=simple": 1.01}
+    monkeypatch.setattr(floors, "FLOORS", {(DATA, "xrep/1", "quick"): everyone})
+    assert trade_off(measure_all(records(results / "records")), "semi-informed") == []
+
+
+def test_what_the_room_gives_away_is_flagged(finished):
+    from dataclasses import replace
+
+    from bench.summary import _flags, measure_all
+
+    results, _, _ = finished
+    measured = measure_all(records(results / "records"))
+    room = next(m for m in measured if m.is_control)
+    assert room.flags == ()
+    attack = next(m for m in measured if m.first["names"]["attacker"] == "bones-lda" and "nuisance" not in m.flags)
+    assert attack.leakage.low > room.leakage.value
+    telling = replace(room, leakage=replace(room.leakage, value=attack.leakage.low + 0.01))
+    assert "nuisance" in _flags(attack, [telling if m is room else m for m in measured])
 
 
 def test_seeds_are_averaged_and_counted(tmp_path):
