@@ -28,11 +28,13 @@ class ChannelNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(channels))
         self.register_buffer("running_var", torch.ones(channels))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """(N, V, T, C) to the same, by the statistics of the batch; moves the running ones."""
+    def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
+        """relu(norm(x) + residual), (N, V, T, C) each, by the statistics of the batch; moves the running ones."""
         nchw = x.permute(0, 3, 1, 2)
         args = self.weight, self.bias, self.running_mean, self.running_var
-        return torch.batch_norm(nchw, *args, True, 0.1, 1e-5, False).permute(0, 2, 3, 1)
+        y = torch.batch_norm(nchw, *args, True, 0.1, 1e-5, False)
+        # Before the axes are turned back: what is done in place to a view is copied whole in the backward pass.
+        return finish(y, None if residual is None else residual.permute(0, 3, 1, 2), relu).permute(0, 2, 3, 1)
 
     def affine(self) -> tuple[Tensor, Tensor]:
         """(scale, constant), each (C,), of the running statistics: norm(x) = scale * x + constant."""
@@ -72,7 +74,7 @@ class TemporalConvolution(nn.Module):
     def forward(self, x: Tensor, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """(N, ..., C) to (N, ..., C') with ceil(T / stride) frames."""
         if self.training:
-            return finish(self.norm(self._convolve(x, self.weight, self.bias)), residual, relu)
+            return self.norm(self._convolve(x, self.weight, self.bias), residual, relu)
         scale, constant = self.norm.affine()
         return finish(self._convolve(x, self.weight * scale[:, None, None], self.bias * scale + constant), residual, relu)
 
@@ -161,7 +163,7 @@ class GraphProduct(nn.Module):
     def forward(self, x: Tensor, adjacency: Tensor, residual: Tensor | None) -> Tensor:
         """x (N, V, T, C) and adjacency (K, V, V) or (N, K, V, V) to (N, V, T, C')."""
         if self.training:
-            return finish(self.norm(self._product(x, adjacency, self.weight, self.bias.sum(0))), residual, True)
+            return self.norm(self._product(x, adjacency, self.weight, self.bias.sum(0)), residual, True)
         scale, constant = self.norm.affine()
         return finish(self._product(x, adjacency, self.weight * scale, self.bias.sum(0) * scale + constant), residual, True)
 

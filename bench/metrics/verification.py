@@ -1,138 +1,224 @@
 """Verification and linkage metrics on scores of mated and of non-mated pairs (methods.md section 6.3); pure functions on arrays.
 
 Everywhere `mated` (m,) and `others` (q,) are scores, higher is more alike; only their order counts, but for `linkability` and
-`maximal_linkability`, which bin them.
+`maximal_linkability`, which bin them, and for `log_likelihood_ratio_cost`, which takes them at their word. `weights` holds how
+often each mated and each non-mated pair counts, (m,) and (q,): a pair of weight 2 is the same as two pairs, one of weight 0 as
+none.
+
+An attacker that is reliably wrong knows as much as one that is right. Its AUC lies below 0.5 and |AUC - 0.5| measures both;
+linkability and maximal linkability need no order and see it as well. The equal error rate, the cost after calibration and both
+disclosures take higher scores for more alike and report such an attacker as one without information: turn its scores round.
+
+Raises (all functions of scores):
+    ValueError: if there are no scores of a kind, if they are not one-dimensional or not numbers, or if the weights do not fit.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.optimize import isotonic_regression
-from scipy.special import entr
+from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
 from bench.metrics.uncertainty import DRAWS, Estimate, People, estimate
 
 FULL_DISCLOSURE = 1 / np.log(4)  # bit: `expected_disclosure` of scores that part mated from non-mated pairs
+_GRADES = {"0": 1e-12, "A": 1.0, "B": 2.0, "C": 4.0, "D": 5.0, "E": 6.0, "F": np.inf}  # largest log10 ratio of each
+_ROUNDING = 1e-12  # of shares
+_SERIES = np.array([-1 / 14, 1 / 12, -1 / 10, 1 / 8, -1 / 6, 1 / 4])  # of `_missed_over_priors` about a ratio of 1
+_NEAR = 0.003  # the series is exact to 1e-15 below, its closed form to 1e-11 above
 _LEVELS = 1000  # distinct scores that resamples tell apart
-_PRIORS = 2001  # points of the integral over priors
-_SEARCH = 48  # steps of the search for the equal error rate: the interval shrinks to below 1e-9
+_CHUNK = 250  # resamples counted at once, to bound memory
+
+Weights = tuple[np.ndarray, np.ndarray]
 
 
-def roc_auc(mated: np.ndarray, others: np.ndarray) -> float:
-    """Probability that a mated pair scores above a non-mated one, ties counting half: 0.5 is no information."""
-    ranks = rankdata(np.concatenate([mated, others]))
-    return float((ranks[: len(mated)].sum() - len(mated) * (len(mated) + 1) / 2) / (len(mated) * len(others)))
+def roc_auc(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
+    """Probability that a mated pair scores above a non-mated one, ties counting half: 0.5 is no information, 0 always wrong."""
+    return float(_auc(*(counts[None] for counts in _levels(mated, others, weights)))[0])
 
 
-def equal_error_rate(mated: np.ndarray, others: np.ndarray) -> float:
-    """The rate at which as many non-mated pairs are accepted as mated ones refused, on the ROC's convex hull; 0.5 is none."""
-    return float(_equal_error_rate(*(counts[None] for counts in _levels(mated, others)))[0])
+def equal_error_rate(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
+    """The rate at which as many non-mated pairs are accepted as mated ones refused, on the ROC's convex hull: 0 to 0.5 (none).
+
+    Never above 0.5, even of a reliably wrong attacker: the hull holds the diagonal, on which scores are not looked at.
+    """
+    return float(_equal_error_rate(*(counts[None] for counts in _levels(mated, others, weights)))[0])
 
 
-def true_accept_rate(mated: np.ndarray, others: np.ndarray, far: float) -> float:
-    """Share of mated pairs accepted at the lowest threshold that accepts at most the share `far` of non-mated pairs."""
-    allowed = int(np.floor(far * len(others) + 1e-9))
-    ordered = np.sort(others)[::-1]
-    # Above the first score that must be refused; pairs that tie with it are refused as well.
-    return float(np.mean(mated > ordered[allowed])) if allowed < len(ordered) else 1.0
+def true_accept_rate(mated: np.ndarray, others: np.ndarray, far: float, weights: Weights | None = None) -> float:
+    """Share of mated pairs accepted at the lowest threshold that accepts at most the share `far` of non-mated pairs, 0 to 1.
+
+    Pairs of one score are accepted or refused together, so that `far` is never exceeded, however many tie; a `far` below the
+    share of one non-mated pair accepts what lies above all of them.
+
+    Raises:
+        ValueError: also if `far` is not within 0 to 1.
+    """
+    if not 0 <= far <= 1:
+        raise ValueError(f"far is a share of non-mated pairs and must be within 0 to 1, got {far}")
+    m, q = _levels(mated, others, weights)
+    accepted = q[::-1].cumsum()[::-1] / q.sum()  # from each score on
+    return float(m[accepted <= far + _ROUNDING].sum() / m.sum())
 
 
-def linkability(mated: np.ndarray, others: np.ndarray, bins: int = 100) -> float:
+def linkability(mated: np.ndarray, others: np.ndarray, bins: int = 100, weights: Weights | None = None) -> float:
     """D_sys (Gomez-Barrero et al., TIFS 2018) for equal priors: 0 is unlinkable, 1 fully linkable.
 
     Histograms of `bins` equal bins over the pooled range; a bin without non-mated pairs counts as fully linkable. Sensitive to
     the binning, and high by chance below some 10,000 pairs.
     """
-    m, q = _histograms(mated, others, bins)
-    ratio = np.divide(m, q, out=np.full(bins, np.inf), where=q > 0)
-    gain = np.where(np.isinf(ratio), 1.0, 2 * ratio / (1 + np.where(np.isinf(ratio), 0, ratio)) - 1)
-    return float((m * np.where(ratio > 1, gain, 0.0)).sum())
+    m, q = _histograms(mated, others, bins, weights)
+    # m * (2 ratio / (1 + ratio) - 1) with ratio = m / q is m * (m - q) / (m + q), which also holds where q is 0.
+    return float((m * np.divide(np.maximum(m - q, 0), m + q, out=np.zeros(bins), where=m > 0)).sum())
 
 
-def maximal_linkability(mated: np.ndarray, others: np.ndarray, bins: int = 30) -> float:
+def maximal_linkability(mated: np.ndarray, others: np.ndarray, bins: int = 30, weights: Weights | None = None) -> float:
     """Maximal linkability (Otroshi Shahreza et al., TIFS 2023) in bit, 0 to 1, from histograms of `bins` equal bins."""
-    return float(np.log2(np.maximum(*_histograms(mated, others, bins)).sum()))
+    return float(np.log2(np.maximum(*_histograms(mated, others, bins, weights)).sum()))
 
 
-def log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray) -> float:
-    """C_llr of scores that claim to be natural logarithms of likelihood ratios: 0 is perfect, 1 says nothing."""
-    return float((np.logaddexp(0, -mated).mean() + np.logaddexp(0, others).mean()) / np.log(4))
+def log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
+    """C_llr in bit of scores that claim to be natural logarithms of likelihood ratios: 0 is perfect, 1 is what zeros cost.
 
-
-def min_log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray) -> float:
-    """C_llr of the scores after the best monotone calibration (pool adjacent violators): 1 is no information."""
-    m, q, ratio = _calibrated(mated, others)
-    with np.errstate(divide="ignore", invalid="ignore"):  # a pool of one class alone costs the other one nothing
-        missed, accepted = np.where(m > 0, m * np.log2(1 + 1 / ratio), 0), np.where(q > 0, q * np.log2(1 + ratio), 0)
-    return float((missed.sum() + accepted.sum()) / 2)
-
-
-def expected_disclosure(mated: np.ndarray, others: np.ndarray) -> float:
-    """ZEBRA's expected privacy disclosure D_ECE in bit (Nautsch et al., Interspeech 2020): 0 to 1 / ln 4 = 0.721."""
-    m, q, ratio = _calibrated(mated, others)
-    prior = (np.arange(_PRIORS) + 0.5)[:, None] / _PRIORS  # midpoints: the ends are limits
-    with np.errstate(divide="ignore", invalid="ignore"):
-        missed = np.where(m > 0, m * np.log2(1 + (1 - prior) / (prior * ratio)), 0).sum(1)
-        accepted = np.where(q > 0, q * np.log2(1 + ratio * prior / (1 - prior)), 0).sum(1)
-    prior = prior[:, 0]
-    before = (entr(prior) + entr(1 - prior)) / np.log(2)
-    return float((before - prior * missed - (1 - prior) * accepted).mean())
-
-
-def worst_disclosure(mated: np.ndarray, others: np.ndarray) -> float:
-    """ZEBRA's worst case: the largest |log10| of a calibrated likelihood ratio, that of the most telling pair.
-
-    One mated and one non-mated pair are added at either end (Laplace's rule), since a ratio from one class alone is infinite.
+    Without bound above: a ratio that is far out on the wrong side costs its logarithm, an infinite one everything.
     """
-    ends = np.array([-np.inf, np.inf])
-    _, _, ratio = _calibrated(np.concatenate([mated, ends]), np.concatenate([others, ends]))
-    return float(np.abs(np.log10(ratio)).max())
+    m, q, of_mated, of_others = _checked(mated, others, weights)
+    missed, accepted = np.logaddexp(0, -m) @ of_mated / of_mated.sum(), np.logaddexp(0, q) @ of_others / of_others.sum()
+    return float((missed + accepted) / np.log(4))
 
 
-def _histograms(mated: np.ndarray, others: np.ndarray, bins: int) -> tuple[np.ndarray, np.ndarray]:
-    pooled = np.concatenate([mated, others])
-    return tuple(np.histogram(s, bins, (pooled.min(), pooled.max()))[0] / len(s) for s in (mated, others))
+def min_log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
+    """C_llr of the scores after the best monotone calibration (pool adjacent violators): 0 to 1 (no information)."""
+    m, q, ratio = _calibrated(*_levels(mated, others, weights))
+    with np.errstate(divide="ignore"):  # a pool of one class alone costs that class nothing
+        missed, accepted = np.log2(1 + 1 / ratio[m > 0]), np.log2(1 + ratio[q > 0])
+    return float((m[m > 0] @ missed + q[q > 0] @ accepted) / 2)
 
 
-def _levels(mated: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def expected_disclosure(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
+    """ZEBRA's expected privacy disclosure D_ECE in bit (Nautsch et al., Interspeech 2020): 0 to 1 / ln 4 = 0.721.
+
+    The integral over the priors has a closed form: what a calibrated ratio costs mated pairs is `_missed_over_priors` of it,
+    and what it costs non-mated ones is that of its inverse.
+    """
+    m, q, ratio = _calibrated(*_levels(mated, others, weights))
+    with np.errstate(divide="ignore"):
+        missed, accepted = _missed_over_priors(ratio[m > 0]), _missed_over_priors(1 / ratio[q > 0])
+    return float((0.5 - m[m > 0] @ missed - q[q > 0] @ accepted) / np.log(2))
+
+
+def worst_disclosure(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
+    """ZEBRA's worst case: the largest |log10| of a calibrated likelihood ratio, that of the most telling pair; 0 is none.
+
+    One mated and one non-mated pair are added at either end (Laplace's rule), since a ratio from one class alone is infinite:
+    scores that part n mated from k non-mated pairs reach about log10 of the larger of n and k.
+    """
+    m, q = (np.pad(counts, 1, constant_values=1.0) for counts in _levels(mated, others, weights))
+    return float(np.abs(np.log10(_calibrated(m, q)[2])).max())
+
+
+def disclosure_grade(worst: float) -> str:
+    """ZEBRA's letter for a `worst_disclosure`: 0 (none), A up to 1, B to 2, C to 4, D to 5, E to 6, F above.
+
+    Raises:
+        ValueError: if it is negative or not a number.
+    """
+    if not worst >= 0:
+        raise ValueError(f"a worst disclosure is |log10| of a ratio and must be >= 0, got {worst}")
+    return next(grade for grade, largest in _GRADES.items() if worst <= largest)
+
+
+def _checked(mated: np.ndarray, others: np.ndarray, weights: Weights | None) -> tuple[np.ndarray, ...]:
+    """Scores of mated and of non-mated pairs and the weights of both, without pairs of weight 0."""
+    found = []
+    weights = (None, None) if weights is None else weights
+    for kind, scores, weight in zip(("mated", "non-mated"), (mated, others), weights, strict=True):
+        scores = np.asarray(scores, dtype=float)
+        weight = np.ones(scores.shape) if weight is None else np.asarray(weight, dtype=float)
+        if scores.ndim != 1 or not scores.size:
+            raise ValueError(f"expected at least one score of {kind} pairs, on one axis, got shape {scores.shape}")
+        if np.isnan(scores).any():
+            raise ValueError(f"expected numbers as scores of {kind} pairs, got {np.isnan(scores).sum()} NaN in {scores.size}")
+        if weight.shape != scores.shape:
+            raise ValueError(f"expected a weight for each of {scores.size} {kind} pairs, got shape {weight.shape}")
+        if not (np.isfinite(weight).all() and (weight >= 0).all() and weight.any()):
+            raise ValueError(f"expected weights of {kind} pairs that are finite, >= 0 and not all 0, got {weight.min()} at least")
+        found.append((scores[weight > 0], weight[weight > 0]))
+    (mated, of_mated), (others, of_others) = found
+    return mated, others, of_mated, of_others
+
+
+def _histograms(mated: np.ndarray, others: np.ndarray, bins: int, weights: Weights | None) -> tuple[np.ndarray, ...]:
+    """(bins,) shares of the mated and of the non-mated pairs in equal bins over the pooled range."""
+    m, q, of_mated, of_others = _checked(mated, others, weights)
+    ends = min(m.min(), q.min()), max(m.max(), q.max())
+    if not np.isfinite(ends).all():
+        raise ValueError(f"expected finite scores, which bins can hold, got {ends[0]} to {ends[1]}")
+    return tuple(np.histogram(s, bins, ends, weights=w)[0] / w.sum() for s, w in ((m, of_mated), (q, of_others)))
+
+
+def _levels(mated: np.ndarray, others: np.ndarray, weights: Weights | None) -> tuple[np.ndarray, np.ndarray]:
     """How many mated and non-mated pairs have each distinct score, from the lowest: two arrays (G,)."""
-    _, level = np.unique(np.concatenate([mated, others]), return_inverse=True)
+    m, q, of_mated, of_others = _checked(mated, others, weights)
+    _, level = np.unique(np.concatenate([m, q]), return_inverse=True)
     count = level.max() + 1
-    return np.bincount(level[: len(mated)], minlength=count), np.bincount(level[len(mated) :], minlength=count)
+    return np.bincount(level[: len(m)], of_mated, count), np.bincount(level[len(m) :], of_others, count)
 
 
 def _calibrated(mated: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Shares of the mated and the non-mated pairs in each pool of one calibrated score, and its likelihood ratio: each (G,)."""
-    m, q = (counts / counts.sum() for counts in _levels(mated, others))
+    """Counts at each score to pools of one calibrated score: shares of the mated and the non-mated pairs, ratio; each (G,)."""
+    m, q = mated / mated.sum(), others / others.sum()
     fitted = isotonic_regression(m / (m + q), weights=m + q)
     pools = np.add.reduceat(np.stack([m, q]), fitted.blocks[:-1], axis=1)
     with np.errstate(divide="ignore"):
         return *pools, pools[0] / pools[1]
 
 
+def _missed_over_priors(ratio: np.ndarray) -> np.ndarray:
+    """Integral over the prior p of p * ln(1 + (1 - p) / (p * ratio)), in nat: (a - ln(1 + a)) / (2 a^2) with a = ratio - 1.
+
+    1/4 at a ratio of 1, where nothing is known, and 0 at an infinite one.
+    """
+    a = ratio - 1
+    near = np.abs(a) < _NEAR
+    with np.errstate(divide="ignore", invalid="ignore"):
+        integral = np.where(np.isinf(a), 0.0, (a - np.log(ratio)) / (2 * a * a))
+    integral[near] = np.polyval(_SERIES, a[near])
+    return integral
+
+
+def _auc(mated: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(B,) from counts (B, G) at each score, from the lowest."""
+    below = others.cumsum(1) - others / 2  # ties count half
+    return (mated * below).sum(1) / (mated.sum(1) * others.sum(1))
+
+
 def _equal_error_rate(mated: np.ndarray, others: np.ndarray) -> np.ndarray:
     """(B,) from counts (B, G) at each score, from the lowest.
 
-    On the convex hull of the ROC the equal error rate is the worst prior's least error, max over pi of min over thresholds of
-    pi * FRR + (1 - pi) * FAR (minimax); the minimum is concave in pi, so a golden-section search finds it for all B at once.
+    Walks to the edge of the ROC's convex hull that crosses FAR = FRR: between the two ends of a chord that crosses it, the point
+    farthest below the chord takes the place of the end on its own side, until no point is below. Exact after a few steps.
     """
-    refused = np.pad(mated.cumsum(1) / mated.sum(1, keepdims=True), ((0, 0), (1, 0)))  # FRR when the first g levels are refused
+    refused = np.pad(mated.cumsum(1) / mated.sum(1, keepdims=True), ((0, 0), (1, 0)))  # FRR when the first g scores are refused
     accepted = 1 - np.pad(others.cumsum(1) / others.sum(1, keepdims=True), ((0, 0), (1, 0)))  # FAR
-
-    def least_error(prior: np.ndarray) -> np.ndarray:
-        return (accepted + prior[:, None] * (refused - accepted)).min(1)
-
-    golden = (np.sqrt(5) - 1) / 2
-    low, high = np.zeros(len(mated)), np.ones(len(mated))
-    left, right = high - golden, low + golden
-    at_left, at_right = least_error(left), least_error(right)
-    for _ in range(_SEARCH):
-        up = at_left < at_right  # the maximum lies right of `left`
-        low, high = np.where(up, left, low), np.where(up, high, right)
-        left, right = high - golden * (high - low), low + golden * (high - low)
-        at_left, at_right = least_error(left), least_error(right)
-    return np.maximum(at_left, at_right)
+    rows = np.arange(len(mated))
+    left, right = np.zeros(len(mated), int), np.full(len(mated), mated.shape[1])  # FAR >= FRR, FAR <= FRR
+    open_ = rows
+    while open_.size:
+        ends = left[open_], right[open_]
+        (far, far_right), (frr, frr_right) = ([curve[open_, end] for end in ends] for curve in (accepted, refused))
+        across, down = (frr_right - frr)[:, None], (far - far_right)[:, None]
+        height = across * accepted[open_] + down * refused[open_]
+        lowest = height.argmin(1)
+        here = np.arange(open_.size)
+        moved = height[here, lowest] < height[here, ends[0]] - _ROUNDING
+        open_, lowest = open_[moved], lowest[moved]
+        on_left = accepted[open_, lowest] >= refused[open_, lowest]
+        left[open_[on_left]], right[open_[~on_left]] = lowest[on_left], lowest[~on_left]
+    gap_left, gap_right = accepted[rows, left] - refused[rows, left], refused[rows, right] - accepted[rows, right]
+    share = gap_left / (gap_left + gap_right)
+    return refused[rows, left] + share * (refused[rows, right] - refused[rows, left])
 
 
 @dataclass(frozen=True)
@@ -193,32 +279,27 @@ def measure_linkage(
     )
 
 
-def _auc(mated: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """(B,) from counts (B, G) at each score, from the lowest."""
-    below = others.cumsum(1) - others / 2  # ties count half
-    return (mated * below).sum(1) / (mated.sum(1) * others.sum(1))
-
-
 def _resampled(
     scores: np.ndarray, mated: np.ndarray, first: np.ndarray, second: np.ndarray, rng: np.random.Generator, draws: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Counts (B, G) of mated and of non-mated pairs at each of at most `_LEVELS` scores, in resamples that have both."""
     people, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
     one, two = codes[: len(first)], codes[len(first) :]
-    weights = People.resample(people, rng, draws=draws).weights[1:]  # (B, S)
+    weights = People.resample(people, rng, draws=draws).weights[1:].T  # (S, B)
     ranks = rankdata(scores, method="dense") - 1
     if ranks.max() >= _LEVELS:
         ranks = rankdata(scores) * _LEVELS / (len(scores) + 1)
     level = ranks.astype(int)
-    levels = level.max() + 1
-
-    def counted(chosen: np.ndarray, who: np.ndarray, by_who: np.ndarray) -> np.ndarray:
-        kinds = by_who.shape[1]
-        cells = np.bincount(who[chosen] * levels + level[chosen], minlength=kinds * levels).reshape(kinds, levels)
-        return by_who @ cells
-
-    distinct, both = np.unique(one * len(people) + two, return_inverse=True)
-    products = weights[:, distinct // len(people)] * weights[:, distinct % len(people)]
-    m, q = counted(mated, one, weights), counted(~mated, both, products)
-    usable = (m.sum(1) > 0) & (q.sum(1) > 0)
-    return m[usable], q[usable]
+    shape = level.max() + 1, len(people) ** 2
+    # Pairs of the same two people count alike: (G, S * S), nearly all zeros.
+    cells = [csr_array((np.ones(of.sum()), (level[of], one[of] * len(people) + two[of])), shape) for of in (mated, ~mated)]
+    kinds = [np.unique(c.indices) for c in cells]
+    cells = [c[:, kind] for c, kind in zip(cells, kinds, strict=True)]
+    counts = [np.empty((draws, shape[0])) for _ in cells]
+    for start in range(0, draws, _CHUNK):
+        drawn = weights[:, start : start + _CHUNK]
+        for which, (cell, kind) in enumerate(zip(cells, kinds, strict=True)):
+            a, b = np.divmod(kind, len(people))
+            counts[which][start : start + _CHUNK] = (cell @ (drawn[a] if which == 0 else drawn[a] * drawn[b])).T
+    usable = (counts[0] > 0).any(1) & (counts[1] > 0).any(1)
+    return counts[0][usable], counts[1][usable]

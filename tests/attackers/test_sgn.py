@@ -1,9 +1,11 @@
 """SGN against its equations (Zhang et al., CVPR 2020)."""
 
+import pytest
 import torch
 from torch.nn import functional
 
 from attackers.backbones import create
+from attackers.backbones.channels_last import ChannelNorm
 
 
 def make(width=0.25, bodies=1, classes=60):
@@ -34,48 +36,150 @@ def test_a_clip_is_read_at_the_middles_of_twenty_segments():
 
 def test_every_joint_listens_to_a_distribution_of_joints():
     model = make()
-    adjacency = model.adjacency(torch.randn(2, 20, 25, 32))
-    assert adjacency.shape == (2, 20, 25, 25)
-    assert torch.allclose(adjacency.sum(3), torch.ones(2, 20, 25))
+    x = torch.randn(40, 25, 32)
+    adjacency = model.adjacency(x)
+    assert adjacency.shape == (40, 25, 25)
+    assert (adjacency > 0).all()
+    assert torch.allclose(adjacency.sum(2), torch.ones(40, 25))
+    agreement = model.theta(x) @ model.phi(x).mT
+    assert torch.allclose(adjacency.log(), agreement.log_softmax(2), atol=1e-5)
+
+
+def published_state(classes, generator):
+    """A state dict with the keys and shapes that the authors' code writes, of random numbers."""
+    shapes = {"fc.weight": (classes, 512), "fc.bias": (classes,), "cnn.cnn1.weight": (256, 256, 1, 3), "cnn.cnn1.bias": (256,)}
+    norms = {"cnn.bn1": 256, "cnn.bn2": 512, "joint_embed.cnn.0.bn": 75, "dif_embed.cnn.0.bn": 75}
+    maps = {"compute_g1.g1": (256, 128), "compute_g1.g2": (256, 128), "cnn.cnn2": (512, 256)}
+    for name, first, sizes in (
+        *(("joint_embed", 1, (3, 64, 64)), ("dif_embed", 1, (3, 64, 64))),
+        *(("spa_embed", 0, (25, 64, 64)), ("tem_embed", 0, (20, 64, 256))),
+    ):
+        maps |= {f"{name}.cnn.{first}": (sizes[1], sizes[0]), f"{name}.cnn.{first + 2}": (sizes[2], sizes[1])}
+    for i, (before, after) in enumerate(((128, 128), (128, 256), (256, 256)), 1):
+        maps |= {f"gcn{i}.w": (after, before), f"gcn{i}.w1": (after, before)}
+        norms[f"gcn{i}.bn"] = after
+    for key, (after, before) in maps.items():
+        inner = key if key == "cnn.cnn2" else f"{key}.cnn"
+        shapes[f"{inner}.weight"] = (after, before, 1, 1)
+        if not key.endswith(".w"):
+            shapes[f"{inner}.bias"] = (after,)
+    for key, channels in norms.items():
+        shapes |= {f"{key}.{name}": (channels,) for name in ("weight", "bias", "running_mean", "running_var")}
+    state = {key: torch.randn(shape, generator=generator, dtype=torch.float64) for key, shape in shapes.items()}
+    for key in state:
+        if state[key].ndim > 1:
+            state[key] /= state[key][0].numel() ** 0.5
+        if key.endswith("running_var"):
+            state[key] = state[key].square() + 0.5
+    return state | {f"{key}.num_batches_tracked": torch.tensor(7) for key in norms}
+
+
+def written_out(state, clip):
+    """Logits of one body (3, 20, 25) by the equations, in the authors' axes (C, V, T), in eval mode."""
+
+    def map1(key, x):  # (C, ...) -> (C', ...)
+        out = torch.einsum("oc,c...->o...", state[f"{key}.weight"][:, :, 0, 0], x)
+        bias = state.get(f"{key}.bias")
+        return out if bias is None else out + bias.view(-1, *[1] * (x.ndim - 1))
+
+    def norm(key, x):  # (C, ...)
+        mean, var, weight, bias = (
+            state[f"{key}.{name}"].view(-1, *[1] * (x.ndim - 1)) for name in ("running_mean", "running_var", "weight", "bias")
+        )
+        return (x - mean) / (var + 1e-5).sqrt() * weight + bias
+
+    def embed(key, x, first=0):
+        return map1(f"{key}.cnn.{first + 2}.cnn", map1(f"{key}.cnn.{first}.cnn", x).relu()).relu()
+
+    position = clip.transpose(1, 2)  # (C, V, T)
+    velocity = torch.zeros_like(position)
+    for t in range(1, 20):
+        velocity[:, :, t] = position[:, :, t] - position[:, :, t - 1]
+    x = sum(
+        embed(key, norm(f"{key}.cnn.0.bn", motion.reshape(75, 20)).view(3, 25, 20), first=1)
+        for key, motion in (("joint_embed", position), ("dif_embed", velocity))
+    )
+    joint = embed("spa_embed", torch.eye(25, dtype=clip.dtype))  # (64, V)
+    x = torch.cat([x, joint[:, :, None].expand(-1, -1, 20)])
+    theta, phi = map1("compute_g1.g1.cnn", x), map1("compute_g1.g2.cnn", x)
+    graph = torch.einsum("cit,cjt->tij", theta, phi).softmax(2)
+    for i in (1, 2, 3):
+        heard = torch.einsum("tij,cjt->cit", graph, x)
+        x = norm(f"gcn{i}.bn", map1(f"gcn{i}.w.cnn", heard) + map1(f"gcn{i}.w1.cnn", x)).relu()
+    x = (x + embed("tem_embed", torch.eye(20, dtype=clip.dtype))[:, None]).amax(1)  # (256, T)
+    padded = functional.pad(x, (1, 1))
+    kernel = state["cnn.cnn1.weight"][:, :, 0]
+    x = sum(kernel[:, :, k] @ padded[:, k : k + 20] for k in range(3)) + state["cnn.cnn1.bias"][:, None]
+    x = norm("cnn.bn1", x).relu()
+    x = norm("cnn.bn2", map1("cnn.cnn2", x)).relu().amax(1)
+    return state["fc.weight"] @ x + state["fc.bias"]
 
 
 @torch.no_grad()
-def test_logits_are_those_of_the_equations_written_out():
-    model = make()
+def test_logits_are_those_of_the_equations_with_a_published_state():
+    generator = torch.Generator().manual_seed(3)
+    state = published_state(11, generator)
+    model = make(width=1.0, bodies=2, classes=11).double().eval()
+    model.load_reference_state(state)
+    clips = torch.randn(2, 3, 20, 25, 2, generator=generator, dtype=torch.float64)
+    clips[1, ..., 1] = 0
+    expected = torch.stack([torch.stack([written_out(state, clip[..., m]) for m in (0, 1)]).mean(0) for clip in clips])
+    assert torch.allclose(model(clips), expected, rtol=1e-9, atol=1e-9)
+
+
+def test_in_training_the_batch_gives_the_statistics():
+    model = make(bodies=1, classes=5).double()
+    model.dropout.p = 0.0
     for convolution in model.graph:
         torch.nn.init.normal_(convolution.neighbours.weight, 0, 0.1)
+    clips = torch.randn(3, 3, 20, 25, 1, dtype=torch.float64)
+    seen = {}
+    norms = {name: module for name, module in model.named_modules() if isinstance(module, ChannelNorm)}
+    for name, module in norms.items():
+        module.register_forward_pre_hook(lambda _, args, name=name: seen.update({name: args[0].detach()}))
+    with torch.no_grad():
+        logits = model(clips)
+        assert len(seen) == 7
+        for name, module in norms.items():
+            flat = seen[name].reshape(-1, seen[name].shape[-1])
+            assert torch.allclose(module.running_mean, 0.1 * flat.mean(0))
+            # With the batch's own statistics put in as running ones, eval mode gives the same logits.
+            module.running_mean.copy_(flat.mean(0))
+            module.running_var.copy_(flat.var(0, correction=0))
+        assert torch.allclose(model.eval()(clips), logits, atol=1e-9)
+
+
+def test_whole_channels_are_dropped():
+    model = make(width=1.0)
+    seen = []
+    model.dropout.register_forward_hook(lambda _, args, out: seen.append((args[0].detach(), out.detach())))
+    model(torch.randn(8, 3, 20, 25, 1))
+    before, after = seen[0]
+    assert before.shape == (8, 256, 20)
+    alive = before.abs().amax(2) > 0
+    kept = after.abs().amax(2)[alive] > 0
+    assert kept.double().mean() == pytest.approx(0.8, abs=0.05)
+    assert torch.allclose(after, before / 0.8 * (after.abs().amax(2, keepdim=True) > 0))
+
+
+def test_the_initial_network_is_the_authors():
+    """Normal weights of variance 2 / outputs, neighbours that say nothing yet, and torch's own initial classifier."""
+    model = make(width=1.0)
+    for linear in (model.theta, model.graph[2].itself, model.frame[2]):
+        assert float(linear.weight.detach().std()) == pytest.approx((2 / linear.out_features) ** 0.5, rel=0.03)
+    assert float(model.over_time.weight.detach().std()) == pytest.approx((2 / (256 * 3)) ** 0.5, rel=0.03)
+    assert all(not convolution.neighbours.weight.any() for convolution in model.graph)
+    assert float(model.classifier.weight.detach().abs().max()) <= 512**-0.5
+
+
+@pytest.mark.parametrize("mode", ["train", "eval"])
+def test_bfloat16_is_near_float32(mode):
+    model = getattr(make(width=1.0), mode)()
+    model.dropout.p = 0.0
     clips = torch.randn(4, 3, 20, 25, 1)
-    for _ in range(3):
-        model(clips)
-    model.eval()
-
-    def norm(layer, x):
-        scale = layer.weight / (layer.running_var + 1e-5).sqrt()
-        return (x - layer.running_mean) * scale + layer.bias
-
-    def mlp(layers, x):
-        return functional.linear(
-            functional.linear(x, layers[0].weight, layers[0].bias).relu(), layers[2].weight, layers[2].bias
-        ).relu()
-
-    for clip, logits in zip(clips, model(clips), strict=True):
-        position = clip[..., 0].permute(1, 2, 0)  # (T, V, C)
-        velocity = torch.zeros_like(position)
-        velocity[1:] = position[1:] - position[:-1]
-        x = mlp(model.position, norm(model.position_norm, position.reshape(20, 75)).view(20, 25, 3))
-        x = x + mlp(model.velocity, norm(model.velocity_norm, velocity.reshape(20, 75)).view(20, 25, 3))
-        x = torch.cat([x, mlp(model.joint, torch.eye(25)).repeat(20, 1, 1)], dim=2)
-        graph = [torch.softmax(model.theta(frame) @ model.phi(frame).T, dim=1) for frame in x]
-        for c in model.graph:
-            x = torch.stack(
-                [
-                    norm(c.norm, g @ frame @ c.neighbours.weight.T + c.itself(frame)).relu()
-                    for g, frame in zip(graph, x, strict=True)
-                ]
-            )
-        x = (x + mlp(model.frame, torch.eye(20))[:, None]).max(dim=1).values  # (T, C)
-        padded = functional.pad(x, (0, 0, 1, 1))
-        x = sum(padded[k : k + 20] @ model.over_time.weight[:, :, k].T for k in range(3)) + model.over_time.bias
-        x = norm(model.over_time_norm, x).relu()
-        x = norm(model.widen_norm, model.widen(x)).relu().max(dim=0).values
-        assert torch.allclose(model.classifier(x), logits, atol=1e-5)
+    expected = model(clips)
+    with torch.autocast("cpu", torch.bfloat16):
+        logits = model(clips)
+    logits.float().square().sum().backward()
+    assert all(torch.isfinite(p.grad).all() for p in model.parameters())
+    assert (logits.float() - expected).abs().max() < 0.05 * expected.abs().max()
