@@ -144,6 +144,8 @@ BACKBONES = Registry(
         "shift-gcn": "attackers.backbones.shift_gcn:ShiftGCN",
         "ms-g3d": "attackers.backbones.ms_g3d:MSG3D",
         "2s-agcn": "attackers.backbones.agcn:AdaptiveGCN",
+        "aagcn": "attackers.backbones.aagcn:AttentionGCN",
+        "st-gcn": "attackers.backbones.st_gcn:SpatialTemporalGCN",
         "sgn": "attackers.backbones.sgn:SGN",
     },
 )
