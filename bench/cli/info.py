@@ -6,7 +6,7 @@ import click
 
 from bench.cli.common import results_option
 
-KINDS = ("anonymizers", "attackers", "backbones", "datasets")
+KINDS = ("anonymizers", "attackers", "backbones", "inverters", "datasets")
 
 
 @click.command()

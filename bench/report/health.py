@@ -97,7 +97,9 @@ def describe_data(spec: Spec, store: ClipStore) -> list[tuple[str, str]]:
                 continue
             sizes = f"{len(part.train)} train, {len(part.validation)} validation, {len(part.test)} test clips"
             priors = f"chance {part.chance:.3f}, prior {part.prior:.3f}"
-            top5 = f", top-5 prior {part.prior_top5:.3f}" if len(part.classes) > 5 else ""
+            top5 = f", top-5 prior {part.prior_top5:.3f}" if len(part.classes) > 5 and not part.pairs else ""
+            if part.pairs:
+                sizes += f"; {len(part.pairs)} test pairs"
             lines.append((f"{protocol.name} {target}", f"{sizes}; {priors}{top5}"))
     lines += [
         ("licence", meta["licence"]),

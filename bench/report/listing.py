@@ -3,13 +3,14 @@
 import inspect
 from typing import Any
 
-from bench.registry import ANONYMIZERS, ATTACKERS, BACKBONES, DATASETS, BrokenPluginError, Registry
+from bench.registry import ANONYMIZERS, ATTACKERS, BACKBONES, DATASETS, INVERTERS, BrokenPluginError, Registry
 from bench.specs import Parameters, describe_parameters
 
 _REGISTRIES: dict[str, Registry] = {
     "anonymizers": ANONYMIZERS,
     "attackers": ATTACKERS,
     "backbones": BACKBONES,
+    "inverters": INVERTERS,
     "datasets": DATASETS,
 }
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binom
 
 from attackers.linkage import LinkageNetwork, PairNetwork, _similarity
 from attackers.neural import NeuralAttacker
@@ -129,6 +130,15 @@ def test_fine_tuning_starts_from_the_weights_of_the_raw_training(raw_trained, tm
 def test_fine_tuning_takes_a_third_of_the_time_at_a_tenth_of_the_rate():
     tuned = dataclasses.replace(QUICK.attack, epochs=140, most_steps=600, steps=(60, 80, 100), lr=0.1).fine_tuning()
     assert (tuned.epochs, tuned.most_steps, tuned.steps, tuned.lr) == (47, 200, (20, 26, 33), pytest.approx(0.01))
+
+
+@pytest.mark.parametrize("backbone", ["sgn", "shift-gcn"])
+def test_labels_that_mean_nothing_are_not_learnt(backbone, tmp_path):
+    shuffled = dataclasses.replace(PART, labels=np.random.default_rng(0).permutation(PART.labels))
+    attacker = NeuralAttacker(backbone=backbone)
+    attacker.fit(people(), shuffled, PRESET, tmp_path, seed=0)
+    found = attacker.scores(people(), PART.test, PART, PRESET, tmp_path).argmax(1)
+    assert (found == shuffled.labels[PART.test]).sum() <= binom.ppf(0.999, len(PART.test), 1 / PEOPLE)
 
 
 def test_arcface_by_hand():
