@@ -189,4 +189,5 @@ def _similarity(
     for first, second in (sides, sides[::-1]):
         both = torch.cat([seen(one, *first), seen(two, *second)], dim=1)
         out.append(torch.cat([network.head(part) for part in both.split(_BATCH)]).squeeze(1))
-    return torch.stack(out).mean(0).cpu().numpy()
+    # Rounded: the last digits depend on which clips shared a batch, and so would tell alike clips from others.
+    return torch.stack(out).mean(0).cpu().numpy().round(5)

@@ -153,7 +153,8 @@ class Verifier(Linker):
         for clips, asked in zip((enrolled, probes), pairs.T, strict=True):
             once, places = np.unique(asked, return_inverse=True)
             sides.append(predict(network.embed, clips, once, config)[torch.from_numpy(places).to(clips.device)])
-        return (sides[0] * sides[1]).sum(dim=1).cpu().numpy()
+        # Rounded: the last digits depend on which clips shared a batch, and so would tell alike clips from others.
+        return (sides[0] * sides[1]).sum(dim=1).cpu().numpy().round(5)
 
     def _network(self, clips: ClipSet, part: Part, config: TrainingConfig, seed: int) -> EmbeddingNetwork:
         backbone = classifiers.build(self.backbone, clips, self.dimensions, config, seed)

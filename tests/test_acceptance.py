@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.floors import FLOORS
+
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
 
@@ -65,6 +67,28 @@ def test_utd_mhad_leaks_until_nothing_is_released(bench_data, tmp_path):
     output = bench("run", *command, "--no-mlflow", results=tmp_path, environment=environment)
     assert "0 of 13 records computed now" in output
     assert time.monotonic() - started < 60
+
+
+def test_the_panel_reaches_its_floors_on_raw_clips_and_chance_on_nothing(bench_data, tmp_path):
+    if not (bench_data / "UTD-MHAD").is_dir():
+        pytest.skip(f"{bench_data} has no UTD-MHAD")
+    panel = ["bones-lda", "bones-knn", "flat-svm", "stats-rf", "gait-dyn", "sgn-reid", "verify-sgn"]
+    command = [
+        "--dataset",
+        "utd-mhad",
+        "--anonymizer",
+        "identity,null",
+        "--attacker",
+        ",".join(panel),
+        "--threat",
+        "semi-informed",
+    ]
+    rows = rows_of(*command, results=tmp_path, environment={"BENCH_DATA": str(bench_data)})
+    floors = FLOORS["utd-mhad", "trial/1", "quick"]
+    for attacker in panel:
+        assert rows["identity", attacker, "semi-informed"]["leakage"] >= floors[attacker], attacker
+        assert covers_chance(rows["null", attacker, "semi-informed"]), attacker
+        assert not {"weak-attacker", "control-failed"} & set(rows["identity", attacker, "semi-informed"]["flags"])
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 _PIECE = 2**19  # numbers between the factors of one piece
+_FEW = 16  # channels
 
 
 def _pieces(frames: int, per_frame: int) -> list[slice]:
@@ -98,12 +99,19 @@ def _windows(mixed: Tensor, clip: Tensor, channels: int, window: int, stride: in
 
 
 def _shared_left(matrix: Tensor, batch: Tensor) -> Tensor:
-    """matrix (R, U) times each of a batch (B, U, C)."""
-    return torch.bmm(matrix.expand(len(batch), -1, -1), batch)
+    """matrix (R, U) times each of a batch (B, U, C): (B, R, C)."""
+    size, nodes, channels = batch.shape
+    if channels < _FEW:  # one wide product and a copy beat many that are a few columns wide
+        wide = torch.mm(matrix, batch.transpose(0, 1).reshape(nodes, -1))
+        return wide.view(-1, size, channels).transpose(0, 1).contiguous()
+    return torch.bmm(matrix.expand(size, -1, -1), batch)
 
 
 def _shared_right(left: Tensor, right: Tensor) -> Tensor:
     """sum_b left_b right_b^T of (B, R, C) and (B, U, C): (R, U)."""
+    (_, rows, channels), nodes = left.shape, right.shape[1]
+    if rows * nodes > (rows + nodes) * channels:  # a product each would be larger than both factors
+        return left.transpose(0, 1).reshape(rows, -1) @ right.transpose(0, 1).reshape(nodes, -1).T
     return torch.bmm(left, right.mT).sum(0)
 
 
