@@ -96,14 +96,14 @@ class TradeOff:
 def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
     """The worst attacker of each anonymizer at one threat level (methods.md section 6.8).
 
-    A weak attacker cannot make a method look private: its rows are left out, and a method that only weak attackers were tried on
-    has no point. Neither has what needs no body to know, the nuisance-only control.
+    A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and a method that only
+    weak attackers were tried on has no point. What needs no body to know, the nuisance-only control, does not count.
     """
     points = []
     for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):
         panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
-        panel = [m for m in panel if not m.is_control and "weak-attacker" not in m.flags]
-        if panel:
+        panel = [m for m in panel if not m.is_control]
+        if any("weak-attacker" not in m.flags for m in panel):
             worst = max(panel, key=lambda m: m.normalised.value)
             points.append(TradeOff(name, worst.retention, worst.normalised, worst.first["names"]["attacker"]))
     return points

@@ -257,7 +257,7 @@ def test_weak_attackers_and_controls_do_not_rank(finished, monkeypatch):
     measured = measure_all(records(results / "records"))
     assert all(("weak-attacker" in m.flags) == (m.first["names"]["attacker"] == strongest) for m in measured)
     again = {point.anonymizer: point for point in trade_off(measured, "semi-informed")}
-    assert again["gauss:std=0.1"].attacker != strongest
+    assert again["gauss:std=0.1"].leakage.value == ranked["gauss:std=0.1"].leakage.value  # it leaks, however weak the attacker
     everyone = {"bones-lda": 1.01, "shiftgcn-reid:backbone=simple": 1.01}
     monkeypatch.setattr(floors, "FLOORS", {(DATA, "xrep/1", "quick"): everyone})
     assert trade_off(measure_all(records(results / "records")), "semi-informed") == []
