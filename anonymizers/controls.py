@@ -7,8 +7,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from bench.anonymizer import Anonymizer, ClipBatch
-from bench.data.clips import ClipSet
+from anonymizers.kinematics import hold
+from anonymizers.temporal import mean_pose
+from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted
+from bench.files import UserError
+from bench.specs import param
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,67 @@ class Null(Anonymizer):
 
     learns: ClassVar[bool] = True
 
-    def fit(self, clips: ClipSet, labels: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
-        total = torch.zeros(clips.rows.shape[1:], dtype=torch.float64, device=clips.device)
-        count = 0
-        for indices in clips.batches(256):
-            poses = clips.whole(indices).permute(0, 2, 4, 1, 3).flatten(0, 2)  # (N * T * M, 3, V)
-            total += poses.sum(dim=0, dtype=torch.float64)
-            count += int(poses.flatten(1).any(dim=1).sum())
-        return {"pose": (total / count).float()}
+    def fit(self, examples: Examples) -> Fitted:
+        return Fitted({"pose": mean_pose(examples)})
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
         pose = state["pose"].to(batch.clips.device)[None, :, None, :, None]  # (1, 3, 1, V, 1)
         return pose * batch.present
+
+
+@dataclass(frozen=True)
+class LabelOracle(Anonymizer):
+    """Releases another person's clip of the same action instead: what privacy costs if the action is known (methods.md 4.2).
+
+    Donors are training clips, drawn for each clip among those of its action by other people, and stretched to its length. Nothing
+    of the source's motion is left but when its bodies are there. A clip never gets a donor of its own person: an attacker who
+    knows the donor knows one of K people whom it was not.
+    """
+
+    donors: int = param(32, "most training clips of one action that are kept as donors", minimum=1)
+
+    learns: ClassVar[bool] = True
+    stochastic: ClassVar[bool] = True
+    uses: ClassVar[tuple[str, ...]] = ("action", "subject")
+
+    def fit(self, examples: Examples) -> Fitted:
+        clips, labels = examples.clips, examples.release_labels()
+        order = torch.randperm(len(clips), generator=torch.Generator().manual_seed(examples.seed)).to(clips.device)
+        kept = []
+        for action in labels["action"].unique().tolist():
+            own = order[labels["action"][order] == action]
+            kept.append(own[: self.donors] if action >= 0 else own[:0])
+        which = torch.cat(kept)
+        if not len(which):
+            raise UserError("label-oracle needs clips with action labels to learn from")
+        whole = clips.whole(which)
+        present = (whole != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
+        held = hold(whole, present)
+        held = torch.where(present.any(dim=2, keepdim=True), held, held[..., :1])  # who is alone stands in for a second body
+        rows = [clip[:, :length].transpose(0, 1) for clip, length in zip(held, clips.lengths[which].tolist(), strict=True)]
+        return Fitted(
+            {
+                "frames": torch.cat(rows),  # (R, 3, V, M)
+                "lengths": clips.lengths[which],
+                "action": labels["action"][which],
+                "subject": labels["subject"][which],
+            }
+        )
+
+    def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
+        frames, lengths, action, subject = (state[name].cpu() for name in ("frames", "lengths", "action", "subject"))
+        first = lengths.cumsum(0) - lengths
+        out = torch.zeros(batch.clips.shape)
+        own = {name: batch.labels[name].cpu() for name in self.uses}
+        for i, generator in enumerate(batch.generators()):
+            other = subject != own["subject"][i]
+            fitting = (other & (action == own["action"][i])).nonzero()[:, 0]
+            if not len(fitting):  # an action that nobody else shows, or an unknown one
+                fitting = other.nonzero()[:, 0] if bool(other.any()) else torch.arange(len(subject))
+            donor = int(fitting[torch.randint(len(fitting), (1,), generator=generator)])
+            length = int(batch.lengths[i])
+            place = torch.arange(length) * (int(lengths[donor]) - 1) / max(length - 1, 1)
+            taken = frames[first[donor] + place.round().long()]  # (T, 3, V, M')
+            bodies = [min(body, taken.shape[3] - 1) for body in range(batch.clips.shape[4])]
+            out[i, :, :length] = taken[..., bodies].transpose(0, 1)
+        return out.to(batch.clips.device) * batch.present

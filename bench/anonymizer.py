@@ -1,18 +1,23 @@
-"""What an anonymizer is, and the batches that it is given."""
+"""What an anonymizer is, what it may learn from, and the batches that it is given."""
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from bench.data.clips import ClipSet
+from bench.presets import Preset
+from bench.protocols import Part
 from bench.skeleton import Layout
 from bench.specs import Parameters
+from bench.training import Progress
+
+RELEASE_LABELS = ("action", "subject")  # what a data holder may use of a clip that it releases
 
 
 @dataclass(frozen=True)
@@ -25,30 +30,92 @@ class ClipBatch:
         seeds: One seed a clip, derived from the run's seed and the clip's name: so what is drawn for a clip depends neither
             on its place in the batch nor on the clips beside it.
         layout: Layout of the joints.
+        frame_rate: Frames per second.
+        labels: What the holder knows of each clip, (N,) int64 codes, -1 where unknown: those that the anonymizer `uses`.
     """
 
     clips: Tensor
     lengths: Tensor
     seeds: tuple[int, ...]
     layout: Layout
+    frame_rate: float = 30.0
+    labels: Mapping[str, Tensor] = field(default_factory=dict)
 
     @cached_property
     def present(self) -> Tensor:
         """(N, 1, T, 1, M) bool: where a body is there; absent bodies must stay exactly zero."""
         return (self.clips != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
 
+    @cached_property
+    def inside(self) -> Tensor:
+        """(N, T) bool: the frames that belong to each clip."""
+        return torch.arange(self.clips.shape[2], device=self.clips.device) < self.lengths[:, None]
+
     def generators(self) -> list[torch.Generator]:
         """A fresh generator for each clip, on the CPU, so that every device draws the same numbers."""
         return [torch.Generator().manual_seed(seed) for seed in self.seeds]
 
-    def randn(self) -> Tensor:
-        """Standard normal numbers in the shape of `clips`; each clip's do not depend on padding."""
+    def per_frame(self, draw: Callable[..., Tensor]) -> Tensor:
+        """Numbers in the shape of `clips` by `draw`, such as `torch.randn`; each clip's do not depend on padding."""
         noise = torch.zeros(self.clips.shape, dtype=self.clips.dtype)
         _, axes, _, joints, bodies = self.clips.shape
         for i, generator in enumerate(self.generators()):
             length = int(self.lengths[i])
-            noise[i, :, :length] = torch.randn((length, axes, joints, bodies), generator=generator).transpose(0, 1)
+            noise[i, :, :length] = draw((length, axes, joints, bodies), generator=generator).transpose(0, 1)
         return noise.to(self.clips.device)
+
+    def per_clip(self, draw: Callable[..., Tensor], *shape: int) -> Tensor:
+        """(N, *shape) numbers by `draw`, such as `torch.rand`, once a clip."""
+        return torch.stack([draw(shape, generator=generator) for generator in self.generators()]).to(self.clips.device)
+
+    def step(self, clips: Tensor, number: int) -> "ClipBatch":
+        """The same clips as an earlier anonymizer changed them, for the next one: with seeds of its own."""
+        seeds = tuple(clip_seed(seed, "step", str(number)) for seed in self.seeds)
+        return replace(self, clips=clips, seeds=seeds)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """What an anonymizer may learn from.
+
+    Args:
+        clips: Clips that no target of the protocol tests.
+        parts: For every target that the data supports but linkage: labels of these clips, and which of them train and validate.
+        preset: Budget.
+        seed: Source of all randomness.
+        progress: Called with (done, total, text).
+    """
+
+    clips: ClipSet
+    parts: Mapping[str, Part]
+    preset: Preset
+    seed: int
+    progress: Progress = lambda done, total, text="": None
+
+    def generator(self) -> torch.Generator:
+        return torch.Generator(self.clips.device).manual_seed(self.seed)
+
+    def release_labels(self) -> dict[str, Tensor]:
+        """The labels of `ClipBatch` for these clips."""
+        return {name: codes.to(self.clips.device) for name, codes in release_labels(self.parts["action"]).items()}
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """What an anonymizer learnt.
+
+    Args:
+        state: Named tensors; what `transform` needs.
+        info: What the record should keep about the training (JSON values), e.g. loss curves.
+    """
+
+    state: Mapping[str, Tensor] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+
+
+def release_labels(action: Part) -> dict[str, Tensor]:
+    """The labels that a holder may use, from the part of the target `action`."""
+    return {"action": torch.from_numpy(action.labels), "subject": torch.from_numpy(action.subjects)}
 
 
 class Anonymizer(Parameters, ABC):
@@ -57,25 +124,27 @@ class Anonymizer(Parameters, ABC):
     A subclass is a frozen dataclass of its hyper-parameters. What `fit` learns is returned as tensors and handed back to
     `transform`: an anonymizer holds no state of its own, so its parameters and what it learnt can be hashed apart.
 
-    Class attributes declare what it is: `stochastic` (its output depends on the seeds), `learns` (it needs `fit`), and
-    `code_version`, raised whenever the same parameters would give another release.
+    Class attributes declare what it is: `stochastic` (its output depends on the seeds), `learns` (it needs `fit`), `uses` (the
+    labels of a clip, of `RELEASE_LABELS`, that it must know to release it), `causal` (a released frame depends on no later one),
+    and `code_version`, raised whenever the same parameters would give another release.
     """
 
     stochastic: ClassVar[bool] = False
     learns: ClassVar[bool] = False
+    uses: ClassVar[tuple[str, ...]] = ()
+    causal: ClassVar[bool] = False
     code_version: ClassVar[int] = 1
 
-    def fit(self, clips: ClipSet, labels: Mapping[str, Tensor], generator: torch.Generator) -> dict[str, Tensor]:
+    def fit(self, examples: Examples) -> Fitted:
         """Learns from the protocol's anonymizer part.
 
-        Args:
-            clips: Training clips.
-            labels: Class indices (N,) under "action", "subject" and whatever else is known; -1 is unknown.
-            generator: Source of all randomness.
-
-        Returns:
-            What was learnt: named tensors; empty if there is nothing to learn.
+        Raises:
+            UserError: if the data cannot teach it, e.g. for want of labels.
         """
+        return Fitted()
+
+    def budget(self, preset: Preset) -> Mapping[str, Any]:
+        """Everything of the preset that determines what it learns (JSON values): a part of its address."""
         return {}
 
     @abstractmethod
@@ -95,9 +164,25 @@ def clip_seed(seed: int, draw: str, name: str) -> int:
 
 
 def anonymize(
-    anonymizer: Anonymizer, state: Mapping[str, Tensor], clips: ClipSet, *, seed: int, draw: str, batch_size: int = 64
+    anonymizer: Anonymizer,
+    state: Mapping[str, Tensor],
+    clips: ClipSet,
+    *,
+    seed: int,
+    draw: str,
+    labels: Mapping[str, Tensor] | None = None,
+    batch_size: int = 64,
 ) -> Tensor:
     """Anonymizes every clip of a set.
+
+    Args:
+        anonymizer: The method.
+        state: What it learnt.
+        clips: What to anonymize.
+        seed: Seed of the run.
+        draw: Who draws its randomness, and for the how-manieth time, e.g. "holder/0".
+        labels: (N,) codes of each of `RELEASE_LABELS`; needed if the method `uses` any.
+        batch_size: Most clips at a time; the result does not depend on it.
 
     Returns:
         (R, 3, V) rows that fit `clips.with_rows`.
@@ -115,6 +200,8 @@ def anonymize(
             clips.lengths[indices],
             tuple(clip_seed(seed, draw, clips.names[i]) for i in indices.tolist()),
             clips.layout,
+            clips.frame_rate,
+            {name: labels[name].to(clips.device)[indices] for name in anonymizer.uses} if labels else {},
         )
         with torch.no_grad():
             out = anonymizer.transform(batch, state)

@@ -15,7 +15,7 @@ from bench.data.clips import ClipSet
 from bench.presets import TrainingConfig
 from bench.protocols import Part
 from bench.registry import BACKBONES
-from bench.training import Progress, predict, train_classifier
+from bench.training import History, Progress, predict, train_classifier
 
 _WEIGHTS = "model.safetensors"
 _HEAD_DRAWS = 4  # random windows of each clip that a refitted head learns from
@@ -100,11 +100,18 @@ def fit_classifier(
         model = build(backbone, clips, len(part.classes), config, seed)
     else:
         model, config = load(backbone, clips, part, config, start), config.fine_tuning()
-    labels = torch.from_numpy(part.labels).to(clips.device)
-    with seeded(seed, clips.device):
-        history = train_classifier(model, clips, labels, part.train, part.validation, config, seed=seed, progress=progress)
+    history = train(model, clips, part, config, seed=seed, progress=progress)
     save(model, folder)
     return {"parameters": sum(p.numel() for p in model.parameters()), "curves": asdict(history)}
+
+
+def train(
+    model: nn.Module, clips: ClipSet, part: Part, config: TrainingConfig, *, seed: int, progress: Progress | None = None
+) -> History:
+    """Trains a classifier in place on `part` and leaves it in eval mode."""
+    labels = torch.from_numpy(part.labels).to(clips.device)
+    with seeded(seed, clips.device):
+        return train_classifier(model, clips, labels, part.train, part.validation, config, seed=seed, progress=progress)
 
 
 def refit_head(

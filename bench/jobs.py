@@ -94,6 +94,7 @@ class Outcome:
         validation: How well each of its models does on the attacker's own validation part; empty if there is one only.
         learning: How the model that attacks was made.
         inversion: What the inverter reported about its training; empty without one.
+        fitting: What the anonymizer reported about its training; empty if it learns nothing.
         stages: Name to key, and content where it is compared, of every stage this rests on.
         outputs: The trained models and predictions this rests on.
     """
@@ -106,5 +107,6 @@ class Outcome:
     validation: Mapping[str, float]
     learning: str
     inversion: Mapping[str, Any]
+    fitting: Mapping[str, Any]
     stages: Mapping[str, Mapping[str, str]]
     outputs: tuple[Output, ...]

@@ -18,14 +18,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench import classifiers
-from bench.anonymizer import anonymize
+from bench.anonymizer import Examples, anonymize, release_labels
 from bench.data import normalisation
 from bench.data.clips import ClipSet
 from bench.data.store import ClipStore, ClipWriter
 from bench.files import digest
 from bench.jobs import Job, Outcome, Prediction, Release, Training
 from bench.presets import Preset, TrainingConfig
-from bench.protocols import ACTION, Part, Protocol, ProtocolError, anonymizer_part, instantiate
+from bench.protocols import ACTION, LINKAGE, Part, Protocol, ProtocolError, anonymizer_part, instantiate
 from bench.registry import INVERTERS
 from bench.specs import Spec, parse_spec
 from bench.stages import Output, StageStore
@@ -33,7 +33,7 @@ from bench.threat import Learning
 from bench.training import Progress
 
 # Raised whenever a stage's code would give another output for the same inputs.
-VERSIONS = {"normalise": 1, "fit": 1, "release": 1, "invert": 1, "restore": 1, "train": 2, "predict": 2}
+VERSIONS = {"normalise": 1, "fit": 2, "release": 1, "invert": 1, "restore": 1, "train": 2, "predict": 2}
 NORMALISATION = "view"
 
 Step = Callable[[str], AbstractContextManager[Progress]]
@@ -141,33 +141,37 @@ class Bench:
         part = anonymizer_part(self.parts)
         value = anonymizer.value
 
-        def compute(folder: Path) -> None:
-            clips = self.clips(self.raw).subset(part)
-            labels = {t: torch.from_numpy(self.parts[t].labels[part]).to(self.device) for t in self.parts}
-            with self._step(f"fit {anonymizer}"):
-                state = value.fit(clips, labels, torch.Generator(self.device).manual_seed(seed))
-            save_file({name: tensor.contiguous().cpu() for name, tensor in state.items()}, folder / "state.safetensors")
+        def compute(folder: Path) -> Mapping[str, Any]:
+            parts = {target: whole.restricted(part) for target, whole in self.parts.items() if target != LINKAGE}
+            with self._step(f"fit {anonymizer}") as report:
+                fitted = value.fit(Examples(self.clips(self.raw).subset(part), parts, self.preset, seed, report))
+            save_file({name: tensor.contiguous().cpu() for name, tensor in fitted.state.items()}, folder / "state.safetensors")
+            return fitted.info
 
         inputs: dict[str, Any] = {"anonymizer": anonymizer.describe()}
         if value.learns:
             labels = {target: part.digest for target, part in self.parts.items()}
             inputs |= {"clips": self.raw.content, "part": digest(part.tolist()), "labels": labels, "seed": seed}
+            inputs |= {"budget": dict(value.budget(self.preset)), "layout": self._source.meta["layout"]}
         return self.stages.run("fit", VERSIONS["fit"], inputs, compute)
 
     def release(self, anonymizer: Spec, seed: int, draw: str) -> Release:
         """Every clip of the data set, anonymized with the randomness of `draw` ("holder/0", "attacker/0")."""
-        fitted = self.fit(anonymizer, seed)
+        fitted, labels = self.fit(anonymizer, seed), release_labels(self.parts[ACTION])
 
         def compute(folder: Path) -> Mapping[str, Any]:
             state = load_file(fitted.path / "state.safetensors", device=str(self.device))
             with self._step(f"release {anonymizer} ({draw})"):
-                rows = anonymize(anonymizer.value, state, self.clips(self.raw), seed=seed, draw=draw).cpu().numpy()
+                clips = self.clips(self.raw)
+                rows = anonymize(anonymizer.value, state, clips, seed=seed, draw=draw, labels=labels).cpu().numpy()
             np.save(folder / "frames.npy", rows)
             return {"rows": _rows_digest(rows, self._index)}
 
         inputs: dict[str, Any] = {"anonymizer": anonymizer.describe(), "fitted": fitted.content, "clips": self.raw.content}
         if anonymizer.value.stochastic:
             inputs |= {"seed": seed, "draw": draw, "names": digest(self.clip_names.tolist())}
+        if anonymizer.value.uses:
+            inputs["labels"] = {name: digest(labels[name].tolist()) for name in anonymizer.value.uses}
         output = self.stages.run("release", VERSIONS["release"], inputs, compute)
         return Release(output.path / "frames.npy", output.info["rows"])
 
@@ -363,8 +367,9 @@ class Bench:
             "action_raw": self.predict(None, raw_model, holder),
             "action_retrained": self.predict(None, retrained_model, holder),
         }
+        fitted = self.fit(job.anonymizer, job.seed)
         models = {
-            "fit": self.fit(job.anonymizer, job.seed),
+            "fit": fitted,
             "attacker": trained[learning],
             **({"inverter": inverter} if inverter else {}),
             "utility_raw": raw_model,
@@ -376,6 +381,7 @@ class Bench:
             validation=validation,
             learning=learning,
             inversion=inverter.info if inverter else {},
+            fitting=fitted.info,
             stages={
                 "release": {"content": holder.content},
                 **{which: {"key": output.key} for which, output in models.items()},

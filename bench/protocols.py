@@ -119,6 +119,29 @@ class Part:
         hits = top_k(scores, labels, 1)
         return float(np.mean([hits[labels == k].mean() for k in np.unique(labels)]))
 
+    def restricted(self, clips: np.ndarray) -> "Part":
+        """The part of one who has only these clips, at their places among `clips`: what is tested, and all pairs, are
+        left out.
+        """
+        places = np.full(len(self.labels), -1)
+        places[clips] = np.arange(len(clips))
+
+        def kept(indices: np.ndarray) -> np.ndarray:
+            return places[indices][places[indices] >= 0]
+
+        return replace(
+            self,
+            labels=self.labels[clips],
+            train=kept(self.train),
+            validation=kept(self.validation),
+            test=np.array([], dtype=int),
+            subjects=self.subjects[clips],
+            performances=self.performances[clips],
+            pairs=None,
+            training_pairs=None,
+            validation_pairs=None,
+        )
+
     def side_digest(self, side: str) -> str:
         """Digest of the clips, or pairs of clips, of "test" or "validation": who is asked."""
         pairs = self.pairs if side == "test" else self.validation_pairs
@@ -178,7 +201,7 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
         raise ProtocolError(f"{name}: {target} {classes[min(untrained)]} is tested but never in training")
     if len(classes) < 2:
         raise ProtocolError(f"{name}: {target!r} has only the value {classes[0]}; nothing can be told apart")
-    held = _validation(protocol, encoded[train_all], performances[train_all])
+    held = _held_out(encoded[train_all], performances[train_all], protocol.validation)
     people, occasions = (np.unique(column, return_inverse=True)[1] for column in (subjects, performances))
     train, validation = train_all[~held], train_all[held]
     part = Part(target, classes, encoded, train, validation, test, people, occasions)
@@ -193,13 +216,19 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     return replace(part, pairs=pairs["test"], training_pairs=pairs["training"], validation_pairs=pairs["validation"])
 
 
-def _validation(protocol: Protocol, classes: np.ndarray, performances: np.ndarray) -> np.ndarray:
+def hold_out(part: Part, share: float = 0.2) -> Part:
+    """The part of one who must test with the clips at hand: tests on its validation clips, validates on some training clips."""
+    held = _held_out(part.labels[part.train], part.performances[part.train], share)
+    return replace(part, train=part.train[~held], validation=part.train[held], test=part.validation)
+
+
+def _held_out(classes: np.ndarray, performances: np.ndarray, share: float) -> np.ndarray:
     """Mask of the clips held out: of each class, the given share of its performances, in an order fixed by their names."""
     held = np.zeros(len(classes), dtype=bool)
     for value in np.unique(classes):
         of_class = classes == value
         names = sorted(set(performances[of_class]), key=lambda text: hashlib.sha256(str(text).encode()).digest())
-        count = min(max(1, round(protocol.validation * len(names))), len(names) - 1)
+        count = min(max(1, round(share * len(names))), len(names) - 1)
         held |= of_class & np.isin(performances, names[:count])
     return held
 

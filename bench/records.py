@@ -72,7 +72,7 @@ def identity(bench: Bench, job: Job) -> dict[str, Any]:
         "protocol": bench.protocol.describe(),
         "normalisation": bench.normalisation,
         "preset": bench.preset.describe(),
-        "anonymizer": job.anonymizer.describe(),
+        "anonymizer": {**job.anonymizer.describe(), "budget": dict(job.anonymizer.value.budget(bench.preset))},
         "attacker": job.attacker.describe(),
         "budget": dict(job.attacker.value.budget(bench.preset)),
         "backbones": bench.backbones(job.attacker),
@@ -133,6 +133,7 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record
         "validation": dict(outcome.validation),
         "training": outcome.training,
         "inversion": dict(outcome.inversion),
+        "fitting": dict(outcome.fitting),
         "stages": outcome.stages,
     }
     write_json(path, data)

@@ -63,10 +63,12 @@ class Registry:
         kind: What the plugins are, for messages.
         group: Entry-point group under the distribution's prefix, e.g. "anonymizers".
         builtin: Name to "module:attribute" of the built-in plugins.
+        chain: Name of the plugin that applies several of them one after the other; "" if that cannot be done.
     """
 
-    def __init__(self, kind: str, group: str, builtin: Mapping[str, str]):
+    def __init__(self, kind: str, group: str, builtin: Mapping[str, str], chain: str = ""):
         self.kind = kind
+        self.chain = chain
         self.group = f"{_GROUP_PREFIX}.{group}"
         self._builtin = {name: Plugin(kind, name, target, "builtin") for name, target in builtin.items()}
 
@@ -109,8 +111,36 @@ ANONYMIZERS = Registry(
     {
         "identity": "anonymizers.controls:Identity",
         "null": "anonymizers.controls:Null",
+        "label-oracle": "anonymizers.controls:LabelOracle",
         "gauss": "anonymizers.noise:GaussianNoise",
+        "gauss-static": "anonymizers.noise:StaticGaussianNoise",
+        "laplace-dp": "anonymizers.noise:LaplaceDP",
+        "param-dp": "anonymizers.retargeting:ParameterDP",
+        "quantise-bones": "anonymizers.retargeting:QuantiseBones",
+        "mean-skeleton": "anonymizers.retargeting:MeanSkeleton",
+        "smooth": "anonymizers.temporal:Smooth",
+        "downsample": "anonymizers.temporal:Downsample",
+        "resample": "anonymizers.temporal:Resample",
+        "remove-variation": "anonymizers.temporal:RemoveVariation",
+        "remove-trajectory": "anonymizers.temporal:RemoveTrajectory",
+        "motion-only": "anonymizers.temporal:MotionOnly",
+        "static-pose": "anonymizers.temporal:StaticPose",
+        "coarsen-macro": "anonymizers.spatial:CoarsenMacro",
+        "coarsen-micro": "anonymizers.spatial:CoarsenMicro",
+        "drop-part": "anonymizers.spatial:DropPart",
+        "keep-part": "anonymizers.spatial:KeepPart",
+        "normalise": "anonymizers.spatial:Normalise",
+        "amp-equalise": "anonymizers.gait:AmplitudeEqualise",
+        "freq-equalise": "anonymizers.gait:FrequencyEqualise",
+        "explain-mask": "anonymizers.masking:ExplainMask",
+        "adversarial": "anonymizers.adversarial:Adversarial",
+        "dmr": "anonymizers.deep_retargeting:DMR",
+        "pmr": "anonymizers.deep_retargeting:PMR",
+        "blend": "anonymizers.wrappers:Blend",
+        "calibrated": "anonymizers.wrappers:Calibrated",
+        "chain": "anonymizers.wrappers:Chain",
     },
+    chain="chain",
 )
 ATTACKERS = Registry(
     "attacker",

@@ -116,7 +116,11 @@ class ClipSet:
             rows[first : first + length * bodies] = clip[:, :length, :, :bodies].permute(1, 3, 0, 2).flatten(0, 1).to(rows.dtype)
 
     def windows(self, clips: Tensor, size: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
-        """Clips cut to `size` frames each: (N, 3, size, V, M).
+        """Clips cut to `size` frames each, (N, 3, size, V, M); see `window_frames`."""
+        return self.gather(clips, self.window_frames(clips, size, sampling, generator))
+
+    def window_frames(self, clips: Tensor, size: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
+        """Which frames a window of `size` frames takes of each clip: (N, size) int64.
 
         Args:
             clips: (N,) int64 clip indices.
@@ -143,7 +147,7 @@ class ClipSet:
             frames = steps % lengths
         else:
             raise ValueError(f"sampling must be one of {', '.join(SAMPLINGS)}, got {sampling!r}")
-        return self.gather(clips, frames)
+        return frames
 
     def batches(self, size: int) -> Iterator[Tensor]:
         """Clip indices in order, `size` at a time."""

@@ -1,0 +1,348 @@
+"""The minimax training of Moon et al. (AAAI 2023; methods.md section 4.6), for any networks and private attributes.
+
+An anonymizer f and a privacy classifier g learn by turns, against a frozen action classifier h; both classifiers learn from raw
+clips first:
+
+    f minimises  CE(h(f(x)), action) - alpha * H(g(f(x))) + beta * MSE(f(x), x) - gamma * mean D(f(x))
+    g minimises  CE(g(f(x)), private attribute)
+
+H is the entropy of g's answer in nats: f needs no private label. D, of weight gamma, tells bone directions of real poses from
+released ones and learns by the hinge loss ("Exposing and Erasing Identity in Skeleton Motion", 2025; methods.md section 4.7).
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from anonymizers.kinematics import bone_directions, bone_vectors
+from anonymizers.networks import create
+from anonymizers.networks.transformer import BoneDiscriminator
+from bench import classifiers
+from bench.anonymizer import Examples
+from bench.files import UserError
+from bench.presets import TrainingConfig
+from bench.protocols import ACTION, Part
+from bench.training import learning_rate, parameter_groups, precision
+
+_LONGEST = 300  # frames of a clip that a network with temporal context learns from
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Weights of what the anonymizer minimises beside the cross-entropy of actions: entropy, squared error (1/m^2), realism."""
+
+    alpha: float
+    beta: float
+    gamma: float
+
+
+@dataclass
+class Classifier:
+    """A classifier of the game.
+
+    Args:
+        model: On the clips' device.
+        config: Its budget; says which window of a clip it reads.
+        labels: (N,) int64 right answers.
+        curves: How it learnt from raw clips.
+    """
+
+    model: nn.Module
+    config: TrainingConfig
+    labels: Tensor
+    curves: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def view(self) -> tuple[int, str]:
+        return self.config.frames, self.config.sampling
+
+
+class Game:
+    """One training: `play` it, then take `anonymizer`.
+
+    Args:
+        examples: What may be learnt from.
+        network: Name of the anonymizer's network.
+        terms: Weights of the loss.
+        action: Backbone of the action classifier, and a file of published weights for it, "" to train it.
+        privacy: Backbone of the privacy classifiers.
+        private: Attributes to hide, one privacy classifier each; their entropies and losses are averaged.
+        lr: Peak learning rate of both sides in preset `paper`.
+        minimization_steps: Steps of the anonymizer to one of the privacy classifiers.
+
+    Raises:
+        UserError: if the data lacks the labels.
+    """
+
+    def __init__(
+        self,
+        examples: Examples,
+        network: str,
+        terms: Terms,
+        *,
+        action: tuple[str, str],
+        privacy: str,
+        private: Sequence[str],
+        lr: float,
+        minimization_steps: int,
+    ):
+        self.clips, self.terms, self.seed = examples.clips, terms, examples.seed
+        self.minimization_steps = minimization_steps
+        self.progress = examples.progress
+        self.config = _budget(examples.preset.attack, lr)
+        self.published = examples.preset.attack.published
+        self.generator = examples.generator()
+        parts = {name: _part(examples, name) for name in (ACTION, *private)}
+        count = len(parts) + 1
+        backbone, weights = action
+        config = classifiers.config_for(backbone, examples.preset.utility)
+        self.action = self._pretrain(backbone, parts[ACTION], config, (0, count), weights)
+        self.action.model.requires_grad_(False)
+        config = classifiers.config_for(privacy, examples.preset.attack)
+        self.privacy = [self._pretrain(privacy, parts[name], config, (i, count)) for i, name in enumerate(private, 1)]
+        labelled = np.logical_and.reduce([part.labels >= 0 for part in parts.values()])
+        held = np.isin(np.arange(len(labelled)), parts[ACTION].validation)
+        self.train = torch.from_numpy(np.flatnonzero(labelled & ~held)).to(self.clips.device)
+        self.held = torch.from_numpy(np.flatnonzero(labelled & held)).to(self.clips.device)
+        width = max(4, round(64 * self.config.width))
+        with classifiers.seeded(self.seed, self.clips.device):
+            self.anonymizer = create(network, layout=self.clips.layout, num_bodies=self.clips.num_bodies, base_width=width)
+            self.discriminator = BoneDiscriminator(len(self.clips.layout.bones))
+        self.anonymizer.to(self.clips.device)
+        self.discriminator.to(self.clips.device)
+        self.share = (count - 1) / count  # of the progress that is behind us
+
+    @property
+    def least(self) -> int:
+        """Frames up to which clips are repeated before a network with temporal context sees them."""
+        return self.config.frames if self.published else 0
+
+    def _pretrain(
+        self, backbone: str, part: Part, config: TrainingConfig, place: tuple[int, int], weights: str = ""
+    ) -> Classifier:
+        model = classifiers.build(backbone, self.clips, len(part.classes), config, self.seed)
+        labels = torch.from_numpy(part.labels).to(self.clips.device)
+        if weights:
+            load_published(model, Path(weights))
+            return Classifier(model.eval(), config, labels)
+
+        def report(done: int, total: int, text: str = "") -> None:
+            self.progress(place[0] * total + done, place[1] * total, f"{part.target} on raw clips: {text}")
+
+        history = classifiers.train(model, self.clips, part, config, seed=self.seed, progress=report)
+        curves = {"validation_loss": history.validation_loss, "validation_accuracy": history.validation_accuracy}
+        return Classifier(model, config, labels, curves)
+
+    def play(self) -> dict[str, Any]:
+        """Trains the anonymizer, and returns the curves of all terms (a list entry an epoch)."""
+        config = self.config
+        groups = parameter_groups(self.anonymizer, config.weight_decay)
+        movers = [_optimiser(groups, config)]
+        movers += [_optimiser(parameter_groups(g.model, config.weight_decay), config, classifier=True) for g in self.privacy]
+        critic = torch.optim.Adam(self.discriminator.parameters(), lr=1e-3)
+        steps = max(len(self.train) // config.batch, 1)
+        if config.most_steps:
+            steps = min(steps, config.most_steps)
+            epochs = max(1, config.most_steps // steps)
+            config = replace(config, epochs=epochs, warmup=min(config.warmup, 0.1 * epochs))
+        raw = [self._frozen_copy(g) for g in self.privacy]
+        curves: dict[str, list[float]] = {}
+        turn = 0
+        for epoch in range(config.epochs):
+            order = self.train[torch.randperm(len(self.train), generator=self.generator, device=self.clips.device)]
+            sums: dict[str, Tensor] = {}
+            counts: dict[str, int] = {}
+            for step in range(steps):
+                share = learning_rate(config, epoch + step / steps) / config.lr
+                for mover in movers:
+                    for group in mover.param_groups:
+                        group["lr"] = share * group["peak"]
+                turn += 1
+                indices = order[step * config.batch : (step + 1) * config.batch]
+                if turn % (self.minimization_steps + 1):
+                    losses = self._minimise(indices, movers[0], critic)
+                else:
+                    losses = self._maximise(indices, movers[1:])
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0) + value
+                    counts[name] = counts.get(name, 0) + 1
+            told = {name: float(total) / counts[name] for name, total in sums.items()} | self._validate(raw)
+            if not all(np.isfinite(value) for value in told.values()):
+                raise FloatingPointError(f"a loss of the anonymizer became infinite or not a number in epoch {epoch + 1}: {told}")
+            for name, value in told.items():
+                curves.setdefault(name, []).append(value)
+            done = self.share + (1 - self.share) * (epoch + 1) / config.epochs
+            text = f"action {told['action_accuracy']:.2f}, private {told['private_accuracy']:.2f} on held-out clips"
+            self.progress(round(1000 * done), 1000, text)
+        self.anonymizer.eval()
+        return {"curves": curves, "raw_curves": {"action": self.action.curves, "private": [g.curves for g in self.privacy]}}
+
+    def _minimise(self, indices: Tensor, mover: torch.optim.Optimizer, critic: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """A step of the anonymizer, and of the discriminator if there is one."""
+        self.anonymizer.train()
+        for g in self.privacy:
+            g.model.requires_grad_(False).train(self.published)
+        with precision(self.clips.device, self.config):
+            x, out, views = self._anonymized(indices, [self.action, *self.privacy], self.generator)
+            action = functional.cross_entropy(self.action.model(views[0]), self.action.labels[indices])
+            privacy = [entropy(g.model(view)) for g, view in zip(self.privacy, views[1:], strict=True)]
+            hidden = torch.stack(privacy).mean()
+            error = self._error(out, x)
+            loss = action - self.terms.alpha * hidden + self.terms.beta * error
+            losses = {"action_loss": action, "entropy": hidden, "squared_error": error}
+            if self.terms.gamma:
+                real, made = self._directions(x, x), self._directions(out, x)
+                doubt = self.discriminator(made).mean()
+                loss = loss - self.terms.gamma * doubt
+                losses["realism"] = doubt
+        mover.zero_grad(set_to_none=True)
+        loss.backward()
+        if self.config.clip_norm:
+            nn.utils.clip_grad_norm_(self.anonymizer.parameters(), self.config.clip_norm)
+        mover.step()
+        if self.terms.gamma:
+            hinge = functional.relu(1 - self.discriminator(real)) + functional.relu(1 + self.discriminator(made.detach()))
+            critic.zero_grad(set_to_none=True)
+            hinge.mean().backward()
+            critic.step()
+            losses["discriminator_loss"] = hinge.mean()
+        return {name: value.detach() for name, value in losses.items()}
+
+    def _maximise(self, indices: Tensor, movers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+        """A step of the privacy classifiers."""
+        with torch.no_grad(), precision(self.clips.device, self.config):
+            self.anonymizer.train(self.published)
+            _, _, views = self._anonymized(indices, self.privacy, self.generator)
+        found = []
+        for g, view, mover in zip(self.privacy, views, movers, strict=True):
+            g.model.requires_grad_(True).train()
+            with precision(self.clips.device, self.config):
+                loss = functional.cross_entropy(g.model(view), g.labels[indices])
+            mover.zero_grad(set_to_none=True)
+            loss.backward()
+            if self.config.clip_norm:
+                nn.utils.clip_grad_norm_(g.model.parameters(), self.config.clip_norm)
+            mover.step()
+            found.append(loss.detach())
+        return {"privacy_loss": torch.stack(found).mean()}
+
+    def _anonymized(
+        self, indices: Tensor, readers: Sequence[Classifier], generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """Clips that the anonymizer reads (N, 3, T, V, M), what it makes of them, and the window of that for each reader.
+
+        A network without temporal context reads no other frames than the classifiers do; one with it reads whole clips.
+        """
+        wanted = {reader.view: None for reader in readers}
+        windows = [self.clips.window_frames(indices, *view, generator) for view in wanted]
+        lengths = self.clips.lengths[indices]
+        if self.anonymizer.frame_wise:
+            x = self.clips.gather(indices, torch.cat(windows, dim=1))
+            out = self._masked(self.anonymizer(x), x)
+            cuts = list(out.split([view.shape[1] for view in windows], dim=2))
+        else:
+            frames = max(self.least, min(int(lengths.max()), _LONGEST), self.anonymizer.multiple)
+            x = self.clips.gather(indices, torch.arange(frames, device=self.clips.device) % lengths[:, None])
+            out = self._masked(self.anonymizer(x), x)
+            cuts = [out.take_along_dim(view.clamp_max(frames - 1)[:, None, :, None, None], dim=2) for view in windows]
+        place = dict(zip(wanted, cuts, strict=True))
+        return x, out, [place[reader.view] for reader in readers]
+
+    def _masked(self, out: Tensor, x: Tensor) -> Tensor:
+        """Absent bodies stay absent; as published they do not while learning."""
+        return out if self.published else out * _present(x)
+
+    def _error(self, out: Tensor, x: Tensor) -> Tensor:
+        """Mean squared error (m^2) of coordinates of bodies that are there; as published of all."""
+        squares = (out - x).square()
+        return squares.mean() if self.published else (squares * _present(x)).sum() / (3 * _present(x).sum() * x.shape[3])
+
+    def _directions(self, clips: Tensor, x: Tensor) -> Tensor:
+        """(F, bones, 3) directions of the bones of every body and frame that is there in `x`."""
+        children = [child for child, _ in self.clips.layout.bones]
+        unit = bone_directions(bone_vectors(clips, self.clips.layout))[:, :, :, children]
+        return unit.permute(0, 2, 4, 3, 1)[_present(x)[:, 0, :, 0]]
+
+    def _frozen_copy(self, classifier: Classifier) -> Classifier:
+        """The classifier as it is now: an attacker that knows nothing of the anonymizer."""
+        return replace(classifier, model=copy.deepcopy(classifier.model).eval())
+
+    @torch.no_grad()
+    def _validate(self, raw: Sequence[Classifier]) -> dict[str, float]:
+        """Accuracy of the raw-trained classifiers on held-out clips, anonymized."""
+        self.anonymizer.eval()
+        hits = torch.zeros(1 + len(raw), device=self.clips.device)
+        for indices in self.held.split(64):
+            _, _, views = self._anonymized(indices, [self.action, *raw], None)
+            for i, (reader, view) in enumerate(zip((self.action, *raw), views, strict=True)):
+                hits[i] += (reader.model(view).argmax(dim=1) == reader.labels[indices]).sum()
+        found = (hits / len(self.held)).tolist()
+        return {"action_accuracy": found[0], "private_accuracy": float(np.mean(found[1:]))}
+
+
+def entropy(logits: Tensor) -> Tensor:
+    """Mean entropy in nats of the class probabilities (N, K)."""
+    log = functional.log_softmax(logits.float(), dim=1)
+    return -(log.exp() * log).sum(dim=1).mean()
+
+
+def _present(clips: Tensor) -> Tensor:
+    """(N, 1, T, 1, M) bool: where a body is there."""
+    return (clips != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
+
+
+def load_published(model: nn.Module, file: Path) -> None:
+    """Loads the authors' weights by their own key names; the file is read without running any code in it.
+
+    Raises:
+        UserError: if it cannot be read, or is of another network or number of classes.
+    """
+    try:
+        state = torch.load(file, map_location="cpu", weights_only=True)
+        model.load_reference_state(state)
+    except Exception as error:  # whatever a damaged or foreign file makes torch raise
+        raise UserError(f"{file} holds no weights for this action classifier and data: {str(error).splitlines()[0]}") from error
+
+
+def _budget(config: TrainingConfig, lr: float) -> TrainingConfig:
+    """The game's own budget: as published, or with a rate at which both sides learn within it."""
+    return replace(config, lr=lr) if config.published else config
+
+
+def _optimiser(groups: list[dict], config: TrainingConfig, *, classifier: bool = False) -> torch.optim.Optimizer:
+    """SGD as published; otherwise Adam for the anonymizer and a tenth of the classifiers' own rate for them."""
+    if config.published:
+        mover = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+    elif classifier:
+        mover = torch.optim.SGD(groups, lr=config.lr / 10, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+    else:
+        mover = torch.optim.Adam([{**group, "weight_decay": 0.0} for group in groups], lr=1e-3)
+    for group in mover.param_groups:
+        group["peak"] = group["lr"]
+    return mover
+
+
+def _part(examples: Examples, target: str) -> Part:
+    """The part of a target, its classes those that the examples show (actions: all, as published weights know them).
+
+    Raises:
+        UserError: if the data has no labels of the target.
+    """
+    if target not in examples.parts:
+        raise UserError(f"adversarial needs labels of {target!r}; the data has them for {', '.join(examples.parts)}")
+    part = examples.parts[target]
+    if target == ACTION:
+        return part
+    seen = np.unique(part.labels[part.train])
+    codes = np.full(len(part.classes) + 1, -1)  # the last entry is for clips without a label, -1
+    codes[seen] = np.arange(len(seen))
+    labels = codes[part.labels]
+    kept = part.validation[labels[part.validation] >= 0]
+    return replace(part, classes=tuple(part.classes[k] for k in seen), labels=labels, validation=kept)
