@@ -47,8 +47,8 @@ class Sinusoids:
 def fit_sinusoids(clips: Tensor, present: Tensor, frame_rate: float) -> Sinusoids:
     """Fits every body of clips (N, 3, T, V, M); `present` is (N, 1, T, 1, M).
 
-    The frequency of a component is that whose sine and cosine together explain most of it, among 0.2 to 4 Hz. Computed in float64:
-    which axis comes first must not hang on rounding. An axis along which nothing moves is zero.
+    The frequency of a component is that whose sine and cosine together explain most of it, among 0.2 to 4 Hz. Computed in
+    float64: which axis comes first must not hang on rounding. An axis along which nothing moves is zero.
     """
     n, c, t, v, m = clips.shape
     there = present[:, 0, :, 0].transpose(1, 2).reshape(n * m, t).double()  # (B, T)

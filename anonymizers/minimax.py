@@ -29,7 +29,7 @@ from bench.anonymizer import Examples
 from bench.files import UserError
 from bench.presets import TrainingConfig
 from bench.protocols import ACTION, Part
-from bench.training import learning_rate, parameter_groups, precision
+from bench.training import augmented, learning_rate, parameter_groups, precision
 
 _LONGEST = 300  # frames of a clip that a network with temporal context learns from
 
@@ -238,7 +238,8 @@ class Game:
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Clips that the anonymizer reads (N, 3, T, V, M), what it makes of them, and the window of that for each reader.
 
-        A network without temporal context reads no other frames than the classifiers do; one with it reads whole clips.
+        A network without temporal context reads no other frames than the classifiers do; one with it reads whole clips. With a
+        generator, readers see what they are shown in their own training: drawn windows, augmented.
         """
         wanted = {reader.view: None for reader in readers}
         windows = [self.clips.window_frames(indices, *view, generator) for view in wanted]
@@ -253,7 +254,10 @@ class Game:
             out = self._masked(self.anonymizer(x), x)
             cuts = [out.take_along_dim(view.clamp_max(frames - 1)[:, None, :, None, None], dim=2) for view in windows]
         place = dict(zip(wanted, cuts, strict=True))
-        return x, out, [place[reader.view] for reader in readers]
+        seen = [place[reader.view] for reader in readers]
+        if generator is not None:
+            seen = [augmented(view, reader.config, generator) for view, reader in zip(seen, readers, strict=True)]
+        return x, out, seen
 
     def _masked(self, out: Tensor, x: Tensor) -> Tensor:
         """Absent bodies stay absent; as published they do not while learning."""

@@ -2,7 +2,7 @@
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -194,6 +194,23 @@ def anonymize(
     # Clips of similar length share a batch: little padding. The result does not depend on the order.
     order = torch.argsort(clips.lengths, stable=True)
     rows = torch.zeros_like(clips.rows)
+    for indices, out in released(anonymizer, state, clips, order, seed=seed, draw=draw, labels=labels, batch_size=batch_size):
+        clips.scatter(rows, indices, out)
+    return rows
+
+
+def released(
+    anonymizer: Anonymizer,
+    state: Mapping[str, Tensor],
+    clips: ClipSet,
+    order: Tensor,
+    *,
+    seed: int,
+    draw: str,
+    labels: Mapping[str, Tensor] | None = None,
+    batch_size: int = 64,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """As `anonymize`, a batch at a time: clip indices in the given order, and whole clips (N, 3, T, V, M)."""
     for indices in order.split(batch_size):
         batch = ClipBatch(
             clips.whole(indices),
@@ -206,8 +223,7 @@ def anonymize(
         with torch.no_grad():
             out = anonymizer.transform(batch, state)
         _check_output(type(anonymizer).__name__, batch, out)
-        clips.scatter(rows, indices, out)
-    return rows
+        yield indices, out
 
 
 def _check_output(name: str, batch: ClipBatch, out: Tensor) -> None:

@@ -98,6 +98,21 @@ class Bench:
         return self._source.meta["dataset"]
 
     @property
+    def labels(self) -> Any:
+        """The table of labels (pandas)."""
+        return self._source.labels
+
+    @property
+    def meta(self) -> Mapping[str, Any]:
+        """What the source's `meta.json` says."""
+        return self._source.meta
+
+    @cached_property
+    def normalised(self) -> ClipStore:
+        """Clip store of the normalised clips."""
+        return ClipStore.open(self._normalised.path / "clips")
+
+    @property
     def fingerprint(self) -> str:
         return self._source.fingerprint
 
@@ -115,11 +130,7 @@ class Bench:
 
     @cached_property
     def _clips(self) -> ClipSet:
-        return ClipSet.from_store(ClipStore.open(self._normalised.path / "clips"), self.device)
-
-    @property
-    def _index(self) -> np.ndarray:
-        return ClipStore.open(self._normalised.path / "clips").index
+        return ClipSet.from_store(self.normalised, self.device)
 
     def _load_rows(self, path: Path) -> torch.Tensor:
         # Copy on write: on a CPU the rows stay on disk until they are read, and are never copied.
@@ -165,7 +176,7 @@ class Bench:
                 clips = self.clips(self.raw)
                 rows = anonymize(anonymizer.value, state, clips, seed=seed, draw=draw, labels=labels).cpu().numpy()
             np.save(folder / "frames.npy", rows)
-            return {"rows": _rows_digest(rows, self._index)}
+            return {"rows": _rows_digest(rows, self.normalised.index)}
 
         inputs: dict[str, Any] = {"anonymizer": anonymizer.describe(), "fitted": fitted.content, "clips": self.raw.content}
         if anonymizer.value.stochastic:
@@ -325,7 +336,7 @@ class Bench:
             with self._step(f"restore {name}"):
                 rows = inverter.value.restore(self.clips(holder), self.preset, fitted.path).cpu().numpy()
             np.save(folder / "frames.npy", rows)
-            return {"rows": _rows_digest(rows, self._index)}
+            return {"rows": _rows_digest(rows, self.normalised.index)}
 
         output = self.stages.run("restore", VERSIONS["restore"], {"model": fitted.key, "clips": holder.content}, restore)
         return Release(output.path / "frames.npy", output.info["rows"]), fitted

@@ -24,8 +24,9 @@ from bench.jobs import Job, Outcome
 from bench.pairs import REGIMES
 from bench.pipeline import VERSIONS, Bench
 from bench.protocols import ACTION, Part
+from bench.specs import Spec
 
-SCHEMA = 1
+SCHEMA = 2
 _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
 
 
@@ -120,6 +121,7 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record
         "control": job.attacker.value.control,
         "names": {"anonymizer": str(job.anonymizer), "attacker": str(job.attacker)},
         "stochastic": job.anonymizer.value.stochastic,
+        "strength": _strength(job.anonymizer),
         "classes": [str(value) for value in part.classes],
         "chance": part.chance,
         "prior": part.prior,
@@ -138,6 +140,12 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record
     }
     write_json(path, data)
     return Record(path, data)
+
+
+def _strength(anonymizer: Spec) -> dict[str, Any] | None:
+    """Where an anonymizer stands on the curve of those that differ in their strength only."""
+    field = anonymizer.strength
+    return field and {"name": field.name, "value": getattr(anonymizer.value, field.name), "family": anonymizer.family}
 
 
 def _asked(bench: Bench, part: Part) -> dict[str, np.ndarray]:

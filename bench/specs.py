@@ -147,6 +147,14 @@ class Spec:
         """The parameter along which it trades use for privacy, if it has one."""
         return next((field for field in dataclasses.fields(self.value) if field.metadata.get("strength")), None)
 
+    @property
+    def family(self) -> str:
+        """Digest of all but the strength: equal for plugins that differ in nothing else."""
+        stated = self.describe()
+        if self.strength:
+            stated["parameters"] = {name: value for name, value in stated["parameters"].items() if name != self.strength.name}
+        return digest(stated)
+
     def __str__(self) -> str:
         """Canonical text: the name, the parameters that are always shown and those that differ from their defaults."""
         parts, changed = [self.plugin.name], []

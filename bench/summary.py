@@ -1,5 +1,6 @@
 """From records to tables: rows with their flags, and the points of the trade-off."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -85,12 +86,16 @@ class TradeOff:
         utility: Utility retention of the retrained action classifier.
         leakage: Chance-normalised leakage of the worst semi-informed attacker.
         attacker: That attacker.
+        family: Equal for anonymizers that differ in their strength only.
+        strength: That strength; not a number for one without.
     """
 
     anonymizer: str
     utility: Estimate
     leakage: Estimate
     attacker: str
+    family: str
+    strength: float
 
 
 def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
@@ -105,5 +110,7 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
         panel = [m for m in panel if not m.is_control]
         if any("weak-attacker" not in m.flags for m in panel):
             worst = max(panel, key=lambda m: m.normalised.value)
-            points.append(TradeOff(name, worst.retention, worst.normalised, worst.first["names"]["attacker"]))
+            curve = worst.first["strength"] or {"family": name, "value": math.nan}
+            attacker = worst.first["names"]["attacker"]
+            points.append(TradeOff(name, worst.retention, worst.normalised, attacker, curve["family"], curve["value"]))
     return points

@@ -68,6 +68,15 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
 
 
+def augmented(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
+    """Clips (N, 3, T, V, M) turned and stretched at random, as the budget asks for it."""
+    if config.rotate:
+        batch = rotate_about_vertical(batch, config.rotate, generator)
+    if config.stretch:
+        batch = stretch(batch, config.stretch, generator)
+    return batch
+
+
 def _optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
     groups = parameter_groups(model, config.weight_decay)
     if config.optimiser == "adam":
@@ -129,11 +138,7 @@ def train_classifier(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             indices = order[step * config.batch : (step + 1) * config.batch]
-            batch = clips.windows(indices, config.frames, config.sampling, generator)
-            if config.rotate:
-                batch = rotate_about_vertical(batch, config.rotate, generator)
-            if config.stretch:
-                batch = stretch(batch, config.stretch, generator)
+            batch = augmented(clips.windows(indices, config.frames, config.sampling, generator), config, generator)
             with precision(device, config):
                 error = loss_of(model(batch), labels[indices])
             optimiser.zero_grad(set_to_none=True)

@@ -1,4 +1,4 @@
-"""`bench`: run, table, plot, list, data, ui, doctor."""
+"""`bench`: run, anonymize, view, table, plot, list, data, ui, doctor."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ import click
 from bench.cli.common import FriendlyGroup, json_option, results_option
 from bench.cli.data import data
 from bench.cli.info import doctor, list_plugins
+from bench.cli.release import anonymize, view
 from bench.cli.views import plot, table, ui
 
 
@@ -79,6 +80,8 @@ def run(
     present(result, results, json_file=json_file, mlflow=mlflow)
 
 
+main.add_command(anonymize)
+main.add_command(view)
 main.add_command(table)
 main.add_command(plot)
 main.add_command(ui)

@@ -13,8 +13,8 @@ Shift-GCN). On a clip (3, T, V, M):
 Nothing is scaled: heights and bone lengths stay in the data. A joint at exactly zero is absent, and stays at zero.
 """
 
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -96,7 +96,7 @@ def normalise_store(store: "ClipStore", writer: "ClipWriter", method: str, batch
     """
     if method not in METHODS:
         raise ValueError(f"normalisation must be one of {', '.join(METHODS)}, got {method!r}")
-    labels = _rows(store.labels)
+    labels = store.label_rows()
     for start in range(0, len(store), batch):
         chunk = [store.clip(i) for i in range(start, min(start + batch, len(store)))]
         if method == "view":
@@ -114,12 +114,6 @@ def _normalised(clips: list[np.ndarray], layout: Layout) -> Iterator[np.ndarray]
         out[:, : clip.shape[1], :, : clip.shape[3]] = clip
     padded, lengths = normalise_view(padded, lengths, layout)
     return (clip[:, :length] for clip, length in zip(padded, lengths, strict=True))
-
-
-def _rows(labels: Any) -> Iterator[Mapping[str, Any]]:
-    """One mapping a clip; "" where a label is missing."""
-    columns = [labels[name].astype(object).where(labels[name].notna(), "") for name in labels]
-    return (dict(zip(labels, row, strict=True)) for row in zip(*columns, strict=True))
 
 
 def _check(clips: np.ndarray, lengths: np.ndarray, joints: int, shortest: int = 1) -> np.ndarray:

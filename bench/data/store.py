@@ -239,6 +239,12 @@ class ClipStore:
             raise StoreError(f"{path} describes {len(table)} clips, the index {len(self)}; prepare the data again")
         return table
 
+    def label_rows(self) -> Iterator[dict[str, Any]]:
+        """One mapping a clip, as `ClipWriter.add` takes them; "" where a label is missing."""
+        labels = self.labels
+        columns = [labels[name].astype(object).where(labels[name].notna(), "") for name in labels]
+        return (dict(zip(labels, row, strict=True)) for row in zip(*columns, strict=True))
+
     def clip(self, i: int) -> np.ndarray:
         """Clip `i` as (3, T, V, M)."""
         first, frames, bodies = self.index[i]

@@ -22,14 +22,18 @@ def pareto_figure(measured: Sequence[Measured], title: str) -> Figure:
     """Draws every anonymizer of one table.
 
     A filled point is the worst semi-informed attacker, which ranks the method; an open one is the worst ignorant attacker, which
-    does not. Shaded bands are leakage budgets; the stairs are the least leakage at which any method gives that utility.
+    does not. A line joins the strengths of one method. Shaded bands are leakage budgets; the stairs are the least leakage at
+    which any method gives that utility.
     """
     figure = Figure(figsize=(8.5, 5.8), layout="constrained", dpi=130)
     axes = figure.add_subplot()
     _draw_budgets(axes)
     points, naive = (_drawable(trade_off(measured, threat)) for threat in (RANKING, "ignorant"))
-    names = list(dict.fromkeys(p.anonymizer for p in (*points, *naive)))
-    colour = {name: _COLOURS[i % len(_COLOURS)] for i, name in enumerate(names)}
+    families = list(dict.fromkeys(p.family for p in (*points, *naive)))
+    of_family = {family: _COLOURS[i % len(_COLOURS)] for i, family in enumerate(families)}
+    colour = {p.anonymizer: of_family[p.family] for p in (*points, *naive)}
+    for family in families:
+        _draw_curve(axes, [p for p in points if p.family == family], of_family[family])
     for point in naive:
         axes.plot(
             point.utility.value, point.leakage.value, "o", markersize=6.5, mfc="white", mec=colour[point.anonymizer], zorder=4
@@ -83,6 +87,14 @@ def _draw_point(axes: Axes, point: TradeOff, colour: str) -> None:
         capsize=3,
         linewidth=1.3,
         zorder=5,
+    )
+
+
+def _draw_curve(axes: Axes, points: Sequence[TradeOff], colour: str) -> None:
+    """Joins the strengths of one method, the weakest first."""
+    points = sorted(points, key=lambda p: p.strength)
+    axes.plot(
+        [p.utility.value for p in points], [p.leakage.value for p in points], color=colour, linewidth=1.6, alpha=0.6, zorder=3
     )
 
 
