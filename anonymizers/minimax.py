@@ -154,7 +154,7 @@ class Game:
             config = replace(config, epochs=epochs, warmup=min(config.warmup, 0.1 * epochs))
         raw = [self._frozen_copy(g) for g in self.privacy]
         curves: dict[str, list[float]] = {}
-        turn = 0
+        best, chosen, kept, turn = -np.inf, 0, self.anonymizer.state_dict(), 0
         for epoch in range(config.epochs):
             order = self.train[torch.randperm(len(self.train), generator=self.generator, device=self.clips.device)]
             sums: dict[str, Tensor] = {}
@@ -178,11 +178,20 @@ class Game:
                 raise FloatingPointError(f"a loss of the anonymizer became infinite or not a number in epoch {epoch + 1}: {told}")
             for name, value in told.items():
                 curves.setdefault(name, []).append(value)
+            margin = told["action_accuracy"] - told["private_accuracy"]
+            if margin >= best or not config.choose_best:  # of equals the last, which has learnt most
+                best, chosen = margin, epoch
+                kept = copy.deepcopy(self.anonymizer.state_dict())
             done = self.share + (1 - self.share) * (epoch + 1) / config.epochs
             text = f"action {told['action_accuracy']:.2f}, private {told['private_accuracy']:.2f} on held-out clips"
             self.progress(round(1000 * done), 1000, text)
+        self.anonymizer.load_state_dict(kept)
         self.anonymizer.eval()
-        return {"curves": curves, "raw_curves": {"action": self.action.curves, "private": [g.curves for g in self.privacy]}}
+        return {
+            "curves": curves,
+            "best_epoch": chosen,
+            "raw_curves": {"action": self.action.curves, "private": [g.curves for g in self.privacy]},
+        }
 
     def _minimise(self, indices: Tensor, mover: torch.optim.Optimizer, critic: torch.optim.Optimizer) -> dict[str, Tensor]:
         """A step of the anonymizer, and of the discriminator if there is one."""

@@ -98,7 +98,7 @@ class MeanSkeleton(Anonymizer):
 class QuantiseBones(Anonymizer):
     """Gives each body the bones of the nearest of k typical people: k-means centres of the training people (`quantise-bones`)."""
 
-    k: int = param(5, "number of typical people; at most the training people", minimum=1, strength=True)
+    k: int = param(2, "number of typical people; at most the training people", minimum=1, strength=True)
     path: str = param("scaled", "what becomes of the path through the room", choices=("scaled", "removed"))
 
     learns: ClassVar[bool] = True

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.protocols import Protocol, ProtocolError, Split, anonymizer_part, instantiate
+from bench.protocols import Protocol, ProtocolError, Split, anonymizer_part, hold_out, instantiate
 
 PROTOCOL = Protocol(
     "test/1",
@@ -112,3 +112,26 @@ def test_the_part_does_not_depend_on_the_order_of_calls_and_its_digest_follows_t
     assert one.digest == two.digest
     other = labels.assign(subject=labels["subject"].replace({3: 5}))
     assert instantiate(PROTOCOL, "subject", other, "x").digest != one.digest
+
+
+def test_a_restricted_part_has_nothing_of_the_clips_that_are_left_out():
+    labels = table(cameras=2)
+    part = instantiate(PROTOCOL, "subject", labels, "x")
+    allowed = anonymizer_part({"action": instantiate(PROTOCOL, "action", labels, "x"), "subject": part})
+    kept = part.restricted(allowed)
+    assert len(kept.labels) == len(kept.subjects) == len(kept.performances) == len(allowed)
+    assert not kept.test.size
+    for side in ("train", "validation"):
+        assert set(allowed[getattr(kept, side)]) == set(getattr(part, side)) & set(allowed)
+    assert np.array_equal(kept.labels, part.labels[allowed])
+    assert set(labels["subject"].to_numpy()[allowed]) == {1, 2}
+
+
+def test_who_must_test_with_training_clips_tests_on_other_performances():
+    part = instantiate(PROTOCOL, "subject", table(cameras=3), "x")
+    inner = hold_out(part)
+    assert np.array_equal(inner.test, part.validation)
+    assert np.array_equal(np.sort(np.r_[inner.train, inner.validation]), part.train)
+    sides = [set(part.performances[i]) for i in (inner.train, inner.validation, inner.test)]
+    assert all(sides)
+    assert len(sides[0] | sides[1] | sides[2]) == sum(map(len, sides))

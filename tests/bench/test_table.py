@@ -1,10 +1,15 @@
 import io
+import math
 
+import numpy as np
 import pytest
 from rich.console import Console
 from rich.table import Table
 
+from bench.metrics.uncertainty import Estimate
+from bench.report.pareto import pareto_figure
 from bench.report.table import _print_whole
+from bench.summary import TradeOff
 
 
 def table(*cells):
@@ -23,3 +28,21 @@ def test_a_table_is_never_cut_whatever_the_terminal(width, flags_shown):
     assert "…" not in text.getvalue()
     assert text.getvalue().replace("\n", "").count("a much longer name") == 2
     assert ("flag-one, flag-two" in text.getvalue()) == flags_shown
+
+
+def point(anonymizer, family, strength, utility, leakage):
+    estimates = (Estimate(value, value, value, np.array([value])) for value in (utility, leakage))
+    return TradeOff(anonymizer, *estimates, "attacker", family, strength)
+
+
+def test_strengths_of_one_method_are_joined_in_their_order(monkeypatch):
+    points = [
+        point("gauss:std=0.2", "g", 0.2, 0.2, 0.1),
+        point("gauss:std=0.01", "g", 0.01, 0.9, 0.8),
+        point("gauss:std=0.05", "g", 0.05, 0.6, 0.4),
+        point("identity", "identity", math.nan, 1.0, 0.9),
+    ]
+    monkeypatch.setattr("bench.report.pareto.trade_off", lambda measured, threat: points if threat == "semi-informed" else [])
+    axes = pareto_figure([], "title").axes[0]
+    curves = [line.get_xydata().tolist() for line in axes.lines]
+    assert [[0.9, 0.8], [0.6, 0.4], [0.2, 0.1]] in curves
