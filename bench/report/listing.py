@@ -27,7 +27,7 @@ def listing(kind: str) -> str:
         except BrokenPluginError as error:
             lines.append(f"  {plugin.name:<{width}}  CANNOT BE LOADED: {error}{origin}")
             continue
-        lines.append(f"  {plugin.name:<{width}}  {_summary(loaded)}{origin}")
+        lines.append(f"  {plugin.name:<{width}}  {_summary(loaded)}{_declared(loaded)}{origin}")
         if issubclass(loaded, Parameters):
             lines += [f"  {'':<{width}}    {_parameter(entry)}" for entry in describe_parameters(loaded)]
     return "\n".join(lines) + "\n"
@@ -36,6 +36,15 @@ def listing(kind: str) -> str:
 def _summary(plugin: type) -> str:
     text = inspect.getdoc(plugin) or "no description"
     return " ".join(text.split("\n\n")[0].split())
+
+
+def _declared(plugin: type) -> str:
+    """What an anonymizer says about itself; what depends on its parameters is left out."""
+    said = {"stochastic": "random", "learns": "learns from clips", "causal": "frame by frame"}
+    words = [word for name, word in said.items() if getattr(plugin, name, False) is True]
+    uses = getattr(plugin, "uses", ())
+    words += [f"must know each clip's {' and '.join(uses)}"] if isinstance(uses, tuple) and uses else []
+    return f" ({', '.join(words)})" if words else ""
 
 
 def _parameter(entry: dict[str, Any]) -> str:

@@ -84,7 +84,7 @@ def save_strip(columns: Columns, titles: Sequence[str], layout: Layout, frame_ra
     rows = {
         f"{title}\n{method}": clip for i, title in enumerate(titles) for method, clip in ((m, columns[m][i]) for m in columns)
     }
-    figure = Figure(figsize=(1.35 * _POSES + 1.6, 1.5 * len(rows) + 0.5), layout="constrained", dpi=90)
+    figure = Figure(figsize=(1.35 * _POSES + 1.6, 1.7 * len(rows) + 0.5), layout="constrained", dpi=90)
     grid = figure.subplots(len(rows), 1, squeeze=False)
     for axes, (name, clip) in zip(grid[:, 0], rows.items(), strict=True):
         points, there = project(clip), clip.any(axis=(0, 2))
@@ -99,7 +99,7 @@ def save_strip(columns: Columns, titles: Sequence[str], layout: Layout, frame_ra
                 place * step + (low[0] + high[0]) / 2, low[1] - 0.02, f"{frame / frame_rate:.1f} s", ha="center", va="top", size=7
             )
         axes.set(xlim=(low[0], high[0] + (_POSES - 1) * step), ylim=(low[1] - 0.2, high[1]), aspect="equal")
-        axes.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+        axes.set_title(name, loc="left", fontsize=8)
         _bare(axes)
     _legend(figure)
     return save_figure(figure, path)

@@ -143,6 +143,16 @@ def test_every_network_learns_and_is_released_masked(network):
     assert fitted.info["seed"] == 0
 
 
+@pytest.mark.parametrize("network", ["resnet", "unet"])
+def test_the_published_recipe_plays_by_sgd_with_clips_repeated_to_its_length(network):
+    found = examples(published=True, most_steps=4, warmup=0, frames=40, sampling="cyclic", choose_best=False)
+    fitted = Adversarial(network=network).fit(found)
+    assert fitted.info["network"] == network
+    assert fitted.state["arguments"].tolist() == [2, 4, 40]  # bodies, width, frames
+    assert fitted.info["best_epoch"] == len(fitted.info["curves"]["entropy"]) - 1
+    assert Adversarial().fit(found).info["network"] == "resnet"
+
+
 def test_published_weights_of_the_action_classifier_are_loaded_and_frozen(tmp_path):
     file = tmp_path / "weights.pt"
     found = examples()
