@@ -186,6 +186,12 @@ DATASETS = Registry(
     {
         "synthetic": "bench.data.synthetic:Synthetic",
         "utd-mhad": "bench.data.utd_mhad:UTDMHAD",
+        "msr-action3d": "bench.data.msr_action3d:MSRAction3D",
+        "utkinect": "bench.data.utkinect:UTKinect",
+        "ui-prmd": "bench.data.ui_prmd:UIPRMD",
+        "msrc-12": "bench.data.msrc12:MSRC12",
+        "kinder-gator": "bench.data.kinder_gator:KinderGator",
+        "ucalgary-gait": "bench.data.ucalgary:UCalgaryGait",
         "ntu60": "bench.data.ntu:NTU60",
         "ntu120": "bench.data.ntu:NTU120",
     },

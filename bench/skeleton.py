@@ -228,6 +228,53 @@ _LAYOUTS = {
         ),
         # Kinect v1 in the order of Microsoft's SDK.
         _kinect_v1("kinect-v1", "hip centre, spine, shoulder centre, head, left arm, right arm, left leg, right leg"),
+        # The same joints in the order of MSR Action3D's files.
+        _kinect_v1(
+            "msr-action3d",
+            "left shoulder, right shoulder, shoulder centre, spine, left hip, right hip, hip centre, "
+            "left elbow, right elbow, "
+            "left wrist, right wrist, left hand, right hand, left knee, right knee, left ankle, right ankle, "
+            "left foot, right foot, head",
+        ),
+        # Kinect v2 as UI-PRMD's authors reduced it; upper arm, forearm, upper leg and so on are named by the joint they begin at.
+        _layout(
+            "ui-prmd",
+            "waist, spine<waist, chest<spine, neck<chest, head<neck, head tip<head, "
+            "left collar<chest, left shoulder<left collar, left elbow<left shoulder, left hand<left elbow, "
+            "right collar<chest, right shoulder<right collar, right elbow<right shoulder, right hand<right elbow, "
+            "left hip<waist, left knee<left hip, left ankle<left knee, left toes<left ankle, "
+            "right hip<waist, right knee<right hip, right ankle<right knee, right toes<right ankle",
+            centre="spine",
+            spine=("waist", "spine"),
+            parts={
+                "head": "neck, head, head tip",
+                "torso": "waist, spine, chest",
+                "left arm": "left collar, left shoulder, left elbow, left hand",
+                "right arm": "right collar, right shoulder, right elbow, right hand",
+                "left leg": "left hip, left knee, left ankle, left toes",
+                "right leg": "right hip, right knee, right ankle, right toes",
+            },
+            noisy="head tip, left toes, right toes",
+        ),
+        # Kinect v2 as UCalgary's gait data has it.
+        _layout(
+            "ucalgary-gait",
+            "left foot<left ankle, left ankle<left knee, left knee<left hip, left hip<spine base, "
+            "right foot<right ankle, right ankle<right knee, right knee<right hip, right hip<spine base, "
+            "spine base, spine mid<spine base, neck<spine mid, head<neck, left shoulder<neck, right shoulder<neck, "
+            "left wrist<left elbow, right wrist<right elbow, left elbow<left shoulder, right elbow<right shoulder",
+            centre="spine mid",
+            spine=("spine base", "spine mid"),
+            parts={
+                "head": "neck, head",
+                "torso": "spine base, spine mid",
+                "left arm": "left shoulder, left elbow, left wrist",
+                "right arm": "right shoulder, right elbow, right wrist",
+                "left leg": "left hip, left knee, left ankle, left foot",
+                "right leg": "right hip, right knee, right ankle, right foot",
+            },
+            noisy="left foot, right foot",
+        ),
         # The same joints in the order of UTD-MHAD's files.
         _kinect_v1("utd-mhad", "head, shoulder centre, spine, hip centre, left arm, right arm, left leg, right leg"),
     )
