@@ -14,7 +14,7 @@ from bench.data.clips import ClipSet
 from bench.presets import Preset
 from bench.protocols import Part
 from bench.skeleton import Layout
-from bench.specs import Parameters
+from bench.specs import Parameters, Spec
 from bench.training import Progress
 
 RELEASE_LABELS = ("action", "subject")  # what a data holder may use of a clip that it releases
@@ -142,6 +142,11 @@ class Anonymizer(Parameters, ABC):
             UserError: if the data cannot teach it, e.g. for want of labels.
         """
         return Fitted()
+
+    @property
+    def learns_as(self) -> Spec | None:
+        """An anonymizer that learns the very same, if there is one: it is fitted once for both."""
+        return None
 
     def budget(self, preset: Preset) -> Mapping[str, Any]:
         """Everything of the preset that determines what it learns (JSON values): a part of its address."""

@@ -22,6 +22,13 @@ def test_a_blend_is_a_weighted_mean_of_release_and_source():
     assert torch.equal(spec("blend:static-pose:0").value.transform(batch, {}), batch.clips)
 
 
+def test_a_blend_learns_what_it_blends_whatever_its_share():
+    examples = make_examples(make_clips())
+    blend = spec("blend:mean-skeleton:0.2").value
+    assert blend.learns_as == spec("mean-skeleton") == spec("blend:mean-skeleton:0.7").value.learns_as
+    assert torch.equal(blend.fit(examples).state["lengths"], blend.learns_as.value.fit(examples).state["lengths"])
+
+
 def test_a_chain_applies_its_steps_in_order():
     batch = batch_of(noise_clips())
     first = spec("coarsen-macro:step=0.5").value.transform(batch, {})
