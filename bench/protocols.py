@@ -3,10 +3,11 @@
 A target is a column of the labels, `action` for utility, `subject` for re-identification, `gender` and other attributes; or
 `linkage`, where pairs of clips of unseen people are to be told apart: the same person or not.
 One performance (a person doing an action once, however many cameras film it) is never on both sides of a split: methods.md
-section 2.3(5); the check is in `instantiate`.
+section 2.3(5); the check is in `instantiate`. A split that must break it says so, and so does every row measured with it.
 """
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -27,17 +28,44 @@ class ProtocolError(UserError):
 
 @dataclass(frozen=True)
 class Split:
-    """Train and test clips by the values of one label column.
+    """Train and test clips by the values of one column.
 
     Args:
-        by: Label column that decides.
+        by: Label column that decides, or one of `DERIVED`.
         train: Values whose clips train; the clips of all other values test.
         unseen: Whether the test people are unseen in training (attributes, utility) rather than the same (re-identification).
+        shares: Whether a performance may be on both sides, filmed by different cameras. For comparison with the literature
+        only: the
+            attacker may match the moment rather than the person, and every row says so.
     """
 
     by: str
     train: tuple[int, ...]
     unseen: bool
+    shares: bool = False
+
+
+def _parity(labels: Any) -> Any:
+    """1 where action and person minus replication are both odd or both even: half of each, balanced over actions (2
+    elsewhere).
+    """
+    same = labels["action"] % 2 == (labels["subject"] - labels["replication"]) % 2
+    return same.map({True: 1, False: 2}).astype("Int64")
+
+
+def _session(labels: Any) -> Any:
+    """1 for a person's earlier set-ups, 2 for the later ones; missing for people seen in one set-up only."""
+    order = labels.groupby("subject")["setup"].rank("dense")
+    last = order.groupby(labels["subject"]).transform("max")
+    side = (order > (last / 2).apply(math.ceil)).map({True: 2, False: 1})
+    return side.where((last > 1) & labels["setup"].notna()).astype("Int64")
+
+
+# Columns that follow from others: name to the labels that it needs, and how.
+DERIVED = {
+    "parity": (("action", "subject", "replication"), _parity),
+    "session": (("subject", "setup"), _session),
+}
 
 
 @dataclass(frozen=True)
@@ -170,18 +198,20 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
         raise ProtocolError(f"{name} cannot test {target!r}; it can test {', '.join(protocol.splits)}")
     split = protocol.splits[target]
     named = SUBJECT if target == LINKAGE else target
-    for column in (named, split.by):
+    needed, derive = DERIVED.get(split.by, ((split.by,), lambda labels: labels[split.by]))
+    for column in (named, *needed):
         if column not in labels or labels[column].isna().all():
             raise ProtocolError(
                 f"{name} cannot test {target!r}: {dataset} as prepared has no {column} labels; "
                 f"it has {', '.join(c for c in labels if not labels[c].isna().all())}"
             )
-    known = labels[named].notna().to_numpy() & labels[split.by].notna().to_numpy()
-    in_train = labels[split.by].isin(split.train).to_numpy(dtype=bool) & known
+    sides = derive(labels)
+    known = labels[named].notna().to_numpy() & sides.notna().to_numpy()
+    in_train = sides.isin(split.train).to_numpy(dtype=bool) & known
     in_test = known & ~in_train
     performances = labels["performance"].to_numpy()
     both = sorted(set(performances[in_train]) & set(performances[in_test]))
-    if both:
+    if both and not split.shares:
         raise ProtocolError(f"{name}: performance {both[0]} ({len(both)} in all) is in training and in test of {target!r}")
     subjects = labels[SUBJECT].to_numpy()
     if split.unseen and (seen := set(subjects[in_train]) & set(subjects[in_test])):
@@ -194,7 +224,7 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     for side, indices in (("training", train_all), ("test", test)):
         if not indices.size:
             raise ProtocolError(
-                f"{name}: no {side} clips for {target!r}; {split.by} has {sorted(labels[split.by].dropna().unique().tolist())}"
+                f"{name}: no {side} clips for {target!r}; {split.by} has {sorted(sides.dropna().unique().tolist())}"
             )
     untrained = set(encoded[test]) - set(encoded[train_all])
     if untrained and target != LINKAGE:

@@ -17,6 +17,7 @@ FLAGS = {
     "no-control": "identity or null was not measured with this attacker: nothing shows that it works, or that it is not misled",
     "weak-attacker": "the attacker does not reach its floor on raw clips (chance, if none is stored): its failure shows nothing",
     "control-failed": "an attacker beats chance on clips that hold nothing (null): the measurement itself is broken",
+    "shared-performances": "tests performances that are in training as well, filmed by another camera: the moment may be matched",
     "nuisance": "no more than the room, the camera and the clip's length give away: it need not be the body that leaks",
 }
 
@@ -51,6 +52,8 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     flags = []
     if data["stochastic"] and len(measured.records) == 1:
         flags.append("single-draw")
+    if data["protocol"]["splits"][data["target"]]["shares"]:
+        flags.append("shared-performances")
     controls = {
         m.first["anonymizer"]["name"]: m
         for m in others

@@ -57,16 +57,21 @@ exchange things with other person|support somebody with hand|rock-paper-scissors
 )
 
 
-def _xrep(train_people: tuple[int, ...]) -> Protocol:
-    return Protocol(
-        "xrep/1",
-        {
-            "action": Split(by="subject", train=train_people, unseen=True),
-            "subject": Split(by="replication", train=(1,), unseen=False),
-            "gender": Split(by="subject", train=train_people, unseen=True),
-            "linkage": Split(by="subject", train=train_people, unseen=True),
-        },
-    )
+def _protocols(train_people: tuple[int, ...]) -> dict[str, Protocol]:
+    """The splits of the field: people are re-identified in different ways, all else is asked of the owners' unseen people."""
+    unseen = {target: Split(by="subject", train=train_people, unseen=True) for target in ("action", "gender", "linkage")}
+    even = tuple(range(2, 33, 2))
+    reid = {
+        "xrep-parity": Split(by="parity", train=(1,), unseen=False),
+        "xrep": Split(by="replication", train=(1,), unseen=False),
+        "xaction": Split(by="action", train=tuple(range(1, 121, 2)), unseen=False),
+        "xsetup-reid": Split(by="session", train=(1,), unseen=False),
+        "xview": Split(by="camera", train=(2, 3), unseen=False, shares=True),
+    }
+    found = {name: Protocol(f"{name}/1", {**unseen, "subject": split}) for name, split in reid.items()}
+    across = {"action": Split(by="setup", train=even, unseen=False), "subject": reid["xsetup-reid"]}
+    found["xsetup"] = Protocol("xsetup/1", {**unseen, **across})
+    return found
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class NTU120(Dataset):
     citation: ClassVar[str] = f"{_CITE_60} {_CITE_120}"
     usual_source: ClassVar[str] = "NTU-RGBD"
     reader_version: ClassVar[int] = 1
-    protocols: ClassVar[Mapping[str, Protocol]] = {"xrep/1": _xrep(XSUB_120)}
+    protocols: ClassVar[Mapping[str, Protocol]] = _protocols(XSUB_120)
     last: ClassVar[Mapping[str, int]] = {}  # label to its largest value; clips beyond belong to another data set
 
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
@@ -125,5 +130,5 @@ class NTU60(NTU120):
     """NTU RGB+D 60, skeletons: 56,578 clips of 40 people doing 60 actions, after the owners' list of missing ones."""
 
     citation: ClassVar[str] = _CITE_60
-    protocols: ClassVar[Mapping[str, Protocol]] = {"xrep/1": _xrep(XSUB_60)}
+    protocols: ClassVar[Mapping[str, Protocol]] = _protocols(XSUB_60)
     last: ClassVar[Mapping[str, int]] = {"setup": 17, "subject": 40, "action": 60}

@@ -421,7 +421,7 @@ def test_protocols(tmp_path):
     names = [f"S001C00{c}P00{p}R00{r}A00{a}" for c in (1, 2) for p in (1, 2, 3, 6) for r in (1, 2) for a in (1, 2)]
     folder = folder_of(tmp_path / "clips", {name: text_of(moving(k)) for k, name in enumerate(names)})
     labels = read(folder, tmp_path / "store").labels
-    protocol = NTU60.protocols["xrep/1"]
+    protocol = NTU60.protocols["xrep"]
     subject = instantiate(protocol, "subject", labels, "ntu60")
     assert set(labels["replication"][subject.test]) == {2}
     assert subject.classes == (1, 2, 3, 6)
@@ -429,10 +429,16 @@ def test_protocols(tmp_path):
     assert set(labels["subject"][action.test]) == {3, 6}
     with pytest.raises(ProtocolError, match="no gender labels"):
         instantiate(protocol, "gender", labels, "ntu60")
+    found = {name: instantiate(p, "subject", labels, "ntu60") for name, p in NTU60.protocols.items() if "xsetup" not in name}
+    assert set(labels["camera"][found["xview"].test]) == {1}
+    assert set(labels["action"][found["xaction"].test]) == {2}
+    assert len(found["xrep-parity"].test) == len(labels) / 2
+    with pytest.raises(ProtocolError, match="no training clips"):  # all were filmed in one set-up
+        instantiate(NTU60.protocols["xsetup-reid"], "subject", labels, "ntu60")
 
 
 def test_what_the_owners_state():
-    small, large = NTU60.protocols["xrep/1"].splits["action"].train, NTU120.protocols["xrep/1"].splits["action"].train
+    small, large = NTU60.protocols["xrep"].splits["action"].train, NTU120.protocols["xrep"].splits["action"].train
     assert (len(small), len(large)) == (20, 53)
     assert set(small) < set(large)
     assert max(large) == 103

@@ -135,3 +135,47 @@ def test_who_must_test_with_training_clips_tests_on_other_performances():
     sides = [set(part.performances[i]) for i in (inner.train, inner.validation, inner.test)]
     assert all(sides)
     assert len(sides[0] | sides[1] | sides[2]) == sum(map(len, sides))
+
+
+def split_by(split, labels, target="subject"):
+    return instantiate(Protocol("x/1", {target: split}), target, labels, "x")
+
+
+def test_parity_takes_half_of_every_persons_clips_of_every_action_and_turns_with_them():
+    labels = table()
+    labels["action"] = labels["action"] // 10
+    part = split_by(Split("parity", (1,), unseen=False), labels)
+    train = np.r_[part.train, part.validation]
+    for i in train:
+        row = labels.iloc[i]
+        assert row["action"] % 2 == (row["subject"] - row["replication"]) % 2
+    for _, group in labels.iloc[train].groupby("subject"):
+        assert sorted(group["action"]) == [1, 2, 3, 4]  # each action once, by turns in the first and the second replication
+        assert set(group["replication"]) == {1, 2}
+
+
+def test_sessions_are_later_set_ups_of_those_who_were_seen_in_several():
+    labels = table()
+    labels["setup"] = [
+        {1: 1, 2: 1 + a // 10 % 2, 3: a // 10, 4: 5}[s] for s, a in zip(labels["subject"], labels["action"], strict=True)
+    ]
+    part = split_by(Split("session", (1,), unseen=False), labels)
+    assert part.classes == (2, 3)  # the others were seen in one set-up only
+    tested = labels.iloc[part.test]
+    assert set(tested.loc[tested["subject"] == 2, "setup"]) == {2}
+    assert set(tested.loc[tested["subject"] == 3, "setup"]) == {3, 4}
+
+
+def test_cameras_share_performances_only_where_that_is_declared():
+    labels = table(cameras=3)
+    with pytest.raises(ProtocolError, match="is in training and in test"):
+        split_by(Split("camera", (1, 2), unseen=False), labels)
+    part = split_by(Split("camera", (1, 2), unseen=False, shares=True), labels)
+    assert set(labels["camera"].to_numpy()[part.test]) == {0}
+    assert set(part.performances[part.test]) == set(part.performances)
+    assert not set(part.performances[part.train]) & set(part.performances[part.validation])
+
+
+def test_a_derived_split_names_the_labels_that_it_lacks():
+    with pytest.raises(ProtocolError, match="no setup labels"):
+        split_by(Split("session", (1,), unseen=False), table())
