@@ -55,16 +55,29 @@ def _parity(labels: Any) -> Any:
 
 def _session(labels: Any) -> Any:
     """1 for a person's earlier set-ups, 2 for the later ones; missing for people seen in one set-up only."""
-    order = labels.groupby("subject")["setup"].rank("dense")
+    order = labels.groupby("subject")["setup"].rank(method="dense")
     last = order.groupby(labels["subject"]).transform("max")
     side = (order > (last / 2).apply(math.ceil)).map({True: 2, False: 1})
     return side.where((last > 1) & labels["setup"].notna()).astype("Int64")
+
+
+def _people(labels: Any) -> Any:
+    """1 for every second person, 2 for the others, in the order of their codes."""
+    return 2 - labels["subject"].rank(method="dense").astype("Int64") % 2
+
+
+def _occasions(labels: Any) -> Any:
+    """1 for every second performance of a person in an action, 2 for the others, in the order of their names."""
+    order = labels.groupby(["subject", "action"])["performance"].rank(method="dense")
+    return 2 - order.astype("Int64") % 2
 
 
 # Columns that follow from others: name to the labels that it needs, and how.
 DERIVED = {
     "parity": (("action", "subject", "replication"), _parity),
     "session": (("subject", "setup"), _session),
+    "people": (("subject",), _people),
+    "occasions": (("subject", "action", "performance"), _occasions),
 }
 
 

@@ -192,6 +192,7 @@ DATASETS = Registry(
         "msrc-12": "bench.data.msrc12:MSRC12",
         "kinder-gator": "bench.data.kinder_gator:KinderGator",
         "ucalgary-gait": "bench.data.ucalgary:UCalgaryGait",
+        "own": "bench.data.own:OwnData",
         "ntu60": "bench.data.ntu:NTU60",
         "ntu120": "bench.data.ntu:NTU120",
     },

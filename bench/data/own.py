@@ -1,0 +1,148 @@
+"""One's own data: an npz with one array a clip, and a table of labels.
+
+A folder with two files:
+
+    clips.npz    one array for each clip, under its name: (T, V, 3) for one body or (T, M, V, 3) for several, metres; a body
+    that is
+                 absent in a frame is zero throughout.
+    labels.csv   one row a clip: `clip` (name of its array), `action` and `subject` (whole numbers), `performance` (equal for
+    clips
+                 that show one performance, e.g. by several cameras; by default each clip is its own), and whatever else is known,
+                 such as `gender`, `camera`, `setup`, `replication`. An empty cell is missing.
+"""
+
+import csv
+import io
+import zipfile
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from bench.data.dataset import DataError, Dataset
+from bench.data.tables import FARTHEST
+from bench.protocols import Protocol, Split
+from bench.skeleton import get_layout, layout_names
+from bench.specs import param
+
+if TYPE_CHECKING:
+    from bench.data.store import ClipWriter
+
+_CLIPS, _LABELS = "clips.npz", "labels.csv"
+_NUMBERS = ("action", "subject", "camera", "setup", "replication")
+_LARGEST = 2**30  # bytes of one clip
+
+
+@dataclass(frozen=True)
+class OwnData(Dataset):
+    """Your own clips: a folder with `clips.npz` and `labels.csv`, see the README.
+
+    People are unseen for actions and attributes (every second one tests); re-identification tests every second performance of
+    each person.
+    """
+
+    joints: str = param("ntu", "layout of the joints", choices=tuple(layout_names()))
+    rate: float = param(30.0, "frames per second", minimum=0.1, maximum=1000.0)
+
+    licence: ClassVar[str] = "your own data"
+    citation: ClassVar[str] = "your own data"
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        "halves": Protocol(
+            "halves/1",
+            {
+                "action": Split(by="people", train=(1,), unseen=True),
+                "subject": Split(by="occasions", train=(1,), unseen=False),
+                "gender": Split(by="people", train=(1,), unseen=True),
+                "linkage": Split(by="people", train=(1,), unseen=True),
+            },
+        )
+    }
+
+    @property
+    def layout(self) -> str:
+        return self.joints
+
+    @property
+    def frame_rate(self) -> float:
+        return self.rate
+
+    def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
+        """Reads the folder; see `Dataset.read`.
+
+        Raises:
+            DataError: also if a clip has no labels, or labels no clip.
+        """
+        folder = Path(source)
+        rows = read_labels(folder / _LABELS)
+        try:
+            archive = zipfile.ZipFile(folder / _CLIPS)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise DataError(f"{folder / _CLIPS} cannot be read ({error}); numpy.savez writes such files") from error
+        with archive:
+            there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            for kind, names in (("labels", there.keys() - rows.keys()), ("clip", rows.keys() - there.keys())):
+                if names:
+                    raise DataError(
+                        f"{folder}: {min(names)} has no {kind} ({len(names)} such); {_CLIPS} and {_LABELS} must agree"
+                    )
+            for done, (name, labels) in enumerate(rows.items(), 1):
+                writer.add(self._clip(archive, there[name], f"{name} of {folder / _CLIPS}"), labels)
+                progress(done, len(rows))
+
+    def _clip(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str) -> np.ndarray:
+        """One clip as (3, T, V, M); nothing is unpickled, and no more is unpacked than a clip can need."""
+        if entry.file_size > _LARGEST:
+            raise DataError(f"{place}: {entry.file_size} bytes unpacked, expected at most {_LARGEST}")
+        try:
+            array = np.lib.format.read_array(io.BytesIO(archive.read(entry)), allow_pickle=False)
+        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+            raise DataError(f"{place}: no array of numbers ({error})") from error
+        joints = get_layout(self.joints).num_joints
+        if array.ndim == 3:
+            array = array[:, None]
+        if array.dtype.kind not in "fiu" or array.ndim != 4 or array.shape[2:] != (joints, 3) or not array.size:
+            raise DataError(
+                f"{place}: shape {array.shape} of {array.dtype}, expected (T, {joints}, 3) or (T, M, {joints}, 3) of numbers"
+            )
+        if not (np.abs(array) < FARTHEST).all():  # NaN is far, too
+            raise DataError(f"{place}: a coordinate is not a place in metres")
+        return array.astype(np.float32).transpose(3, 0, 2, 1)
+
+
+def read_labels(path: Path) -> dict[str, dict[str, Any]]:
+    """Clip name to its labels, in the order of the table.
+
+    Raises:
+        DataError: if a column or value is missing or of another form, or a clip is named twice.
+    """
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
+        table = list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"{path} cannot be read ({error})") from error
+    missing = [column for column in ("clip", "action", "subject") if column not in (reader.fieldnames or ())]
+    if missing:
+        raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}")
+    rows: dict[str, dict[str, Any]] = {}
+    for number, row in enumerate(table, 2):
+        if None in row or None in row.values():
+            raise DataError(f"{path}, line {number}: not as many cells as there are columns")
+        found = {name: value.strip() for name, value in row.items()}
+        for column in _NUMBERS:
+            if found.get(column):
+                try:
+                    found[column] = int(found[column])
+                except ValueError:
+                    raise DataError(f"{path}, line {number}: {column} {found[column]!r} is no whole number") from None
+        for column in ("clip", "action", "subject"):
+            if found[column] == "":
+                raise DataError(f"{path}, line {number}: no {column}")
+        if found["clip"] in rows:
+            raise DataError(f"{path}, line {number}: clip {found['clip']} is there twice")
+        rows[found["clip"]] = {**found, "performance": found.get("performance") or found["clip"]}
+    if not rows:
+        raise DataError(f"{path} names no clip")
+    return rows
