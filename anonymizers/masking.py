@@ -65,7 +65,7 @@ class ExplainMask(Anonymizer):
         """(V,) share of each joint in |gradient x input| of a network trained on raw clips."""
         if target not in examples.parts:
             raise UserError(f"explain-mask needs labels of {target!r}; the data has them for {', '.join(examples.parts)}")
-        part, clips = examples.parts[target], examples.clips
+        part, clips = examples.parts[target].of_trained_classes(), examples.clips
         config = classifiers.config_for(self.backbone, budget)
         model = classifiers.build(self.backbone, clips, len(part.classes), config, examples.seed)
 

@@ -351,11 +351,4 @@ def _part(examples: Examples, target: str) -> Part:
     if target not in examples.parts:
         raise UserError(f"adversarial needs labels of {target!r}; the data has them for {', '.join(examples.parts)}")
     part = examples.parts[target]
-    if target == ACTION:
-        return part
-    seen = np.unique(part.labels[part.train])
-    codes = np.full(len(part.classes) + 1, -1)  # the last entry is for clips without a label, -1
-    codes[seen] = np.arange(len(seen))
-    labels = codes[part.labels]
-    kept = part.validation[labels[part.validation] >= 0]
-    return replace(part, classes=tuple(part.classes[k] for k in seen), labels=labels, validation=kept)
+    return part if target == ACTION else part.of_trained_classes()

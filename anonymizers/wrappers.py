@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -180,7 +179,8 @@ class Calibrated(Wrapper):
             value = low + share * (high - low)
         else:
             value = field.default * _WIDEST ** (2 * share - 1)
-            value = min(max(value, low if low is not None else value), high if high is not None else value)
+            value = value if low is None else max(value, low)
+            value = value if high is None else min(value, high)
         return round(value) if isinstance(field.default, int) else value
 
     def _with(self, strength: float) -> Anonymizer:
@@ -195,7 +195,7 @@ class _Trial:
         target = self.attacker.target
         if target not in examples.parts:
             raise UserError(f"calibrated: {method.attacker} needs labels of {target!r}; there are {', '.join(examples.parts)}")
-        self.part: Part = hold_out(examples.parts[target])
+        self.part: Part = hold_out(examples.parts[target].of_trained_classes())
         self._fitted: dict[str, Fitted] = {}
 
     def fitted(self, anonymizer: Anonymizer) -> Fitted:
@@ -226,5 +226,4 @@ class _Trial:
         with TemporaryDirectory() as folder:
             self.attacker.fit(own, self.part, examples.preset, Path(folder), seed=examples.seed)
             scores = self.attacker.scores(released, self.part.test, self.part, examples.preset, Path(folder))
-        chance = 1 / len(np.unique(self.part.labels[self.part.train]))
-        return (self.part.quality(scores, "test") - chance) / (1 - chance)
+        return (self.part.quality(scores, "test") - self.part.chance) / (1 - self.part.chance)

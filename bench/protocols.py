@@ -183,6 +183,15 @@ class Part:
             validation_pairs=None,
         )
 
+    def of_trained_classes(self) -> "Part":
+        """The part with the classes that training clips show, in their order; clips of the others have no part in it."""
+        seen = np.unique(self.labels[self.train])
+        codes = np.full(len(self.classes) + 1, -1)  # the last entry is for clips without a label, -1
+        codes[seen] = np.arange(len(seen))
+        labels = codes[self.labels]
+        sides = {side: getattr(self, side)[labels[getattr(self, side)] >= 0] for side in ("validation", "test")}
+        return replace(self, classes=tuple(self.classes[k] for k in seen), labels=labels, **sides)
+
     def side_digest(self, side: str) -> str:
         """Digest of the clips, or pairs of clips, of "test" or "validation": who is asked."""
         pairs = self.pairs if side == "test" else self.validation_pairs

@@ -1,5 +1,7 @@
 """Blends, chains, and strengths chosen for a leakage."""
 
+import dataclasses
+
 import pytest
 import torch
 
@@ -155,3 +157,14 @@ def test_strengths_with_ends_are_sought_between_them():
     assert isinstance(value, Calibrated)
     assert [value._strength(share) for share in (0.0, 0.25, 1.0)] == [0.0, 0.25, 1.0]
     assert spec("calibrated:smooth").value._strength(0.5) == 7
+    assert spec("calibrated:smooth").value._strength(0.0) == 1  # its own least
+    assert spec("calibrated:resample").value._strength(0.0) == 2
+
+
+@pytest.mark.parametrize("text", ["calibrated:gauss:steps=1", "calibrated:smooth:steps=1", "calibrated:blend:null:steps=1"])
+def test_people_without_clips_to_learn_from_do_not_stop_a_calibration(text):
+    examples = make_examples(make_clips())
+    subject = examples.parts["subject"]
+    more = dataclasses.replace(subject, classes=(0, 1, 2, 3, 4))  # two people whose clips are all tested
+    fitted = spec(text).value.fit(dataclasses.replace(examples, parts={**examples.parts, "subject": more}))
+    assert {"strength", "leakage", "met", "tried"} <= fitted.info.keys()

@@ -127,6 +127,21 @@ def test_a_restricted_part_has_nothing_of_the_clips_that_are_left_out():
     assert set(labels["subject"].to_numpy()[allowed]) == {1, 2}
 
 
+def test_classes_that_no_training_clip_shows_are_left_out():
+    labels = table()
+    part = instantiate(PROTOCOL, "subject", labels, "x")
+    allowed = np.flatnonzero(labels["subject"].isin([2, 4]))
+    kept = part.restricted(allowed).of_trained_classes()
+    assert kept.classes == (2, 4)
+    assert set(kept.labels) == {0, 1}
+    assert np.array_equal(np.array(kept.classes)[kept.labels], labels["subject"].to_numpy()[allowed])
+    few = part.restricted(
+        np.flatnonzero(labels["subject"].isin([2, 4]) & ((labels["subject"] == 2) | (labels["replication"] == 2)))
+    )
+    assert few.of_trained_classes().classes == (2,)
+    assert set(few.of_trained_classes().labels) == {0, -1}
+
+
 def test_who_must_test_with_training_clips_tests_on_other_performances():
     part = instantiate(PROTOCOL, "subject", table(cameras=3), "x")
     inner = hold_out(part)
