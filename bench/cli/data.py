@@ -42,3 +42,31 @@ def info(name: str, results: Path) -> None:
     spec = parse_spec(name, DATASETS)
     for label, value in describe_data(spec, open_or_prepare(spec, results)):
         click.echo(f"{label:<20} {value}")
+
+
+@data.command()
+@click.argument("name", metavar="NAME[:KEY=VALUE,...]")
+@results_option
+def check(name: str, results: Path) -> None:
+    """Look for what is wrong or odd: absent frames, jumps, unstable bones, swapped sides, copies, uneven labels,
+    rooms that name people.
+    """
+    from bench.data.prepare import open_or_prepare
+    from bench.data.quality import check as look
+    from bench.files import file_name
+    from bench.progress import Display
+    from bench.registry import DATASETS
+    from bench.report.pareto import save_figure
+    from bench.report.quality import quality_figure
+    from bench.specs import parse_spec
+
+    spec = parse_spec(name, DATASETS)
+    with Display() as display, display.step(f"check {spec}", quiet=True) as report:
+        store = open_or_prepare(spec, results)
+        found = look(store, lambda done, total: report(done, total, f"{done} clips"))
+    for label, value in found.lines():
+        click.echo(f"{label:<20} {value}")
+    for skip in store.meta["skipped"][:10]:
+        click.echo(f"{'left out':<20} {skip['clip']}: {skip['reason']}")
+    figure = save_figure(quality_figure(found, str(spec)), results / f"check-{file_name(str(spec))}.png")
+    click.echo(f"{'figure':<20} {figure}")
