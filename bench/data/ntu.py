@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from bench.data.dataset import DataError, Dataset
 from bench.data.ntu_files import CLIP, clip_labels, gender_table, missing_clips, read_clip
+from bench.data.parallel import read_each
 from bench.data.sources import open_source
 from bench.protocols import Protocol, Split
 from bench.specs import param
@@ -99,19 +100,24 @@ class NTU120(Dataset):
         with open_source(source, CLIP.pattern, _EXPECTED) as files:
             for archive in files.unopened:
                 writer.skip(archive, "not opened: unpacked clips lie beside it")
-            for done, member in enumerate(files.members, 1):
+            wanted = []
+            for member in files.members:
                 labels = clip_labels(member.name)
-                if outside := self._outside(labels):
-                    writer.skip(labels["clip"], outside)
-                elif labels["clip"] in missing:
-                    writer.skip(labels["clip"], "on the owners' list of missing skeletons")
-                elif (clip := read_clip(member)) is None:
+                listed = "on the owners' list of missing skeletons" if labels["clip"] in missing else ""
+                if reason := self._outside(labels) or listed:
+                    writer.skip(labels["clip"], reason)
+                else:
+                    wanted.append((member, labels))
+            left_out = len(files.members) - len(wanted)
+            clips = read_each(read_clip, [member for member, _ in wanted])
+            for done, ((_, labels), clip) in enumerate(zip(wanted, clips, strict=True), 1):
+                if clip is None:
                     writer.skip(labels["clip"], "has no skeleton")
                 else:
                     if self.gender_csv:
                         labels["gender"] = genders.get(labels["subject"], "")
                     writer.add(clip, labels)
-                progress(done, len(files.members))
+                progress(left_out + done, len(files.members))
         if not len(writer):
             raise DataError(f"every clip in {source} is left out: of another data set, listed as missing, or without a body")
 
