@@ -22,6 +22,8 @@ class TrainingConfig:
         stretch: Augmentation: each axis scaled by 1 ± this share; wrong for whoever reads body size.
         epochs: Most passes over the training clips.
         most_steps: Most optimiser steps, 0 for no limit: large data sets get fewer epochs, or a part of one.
+        least_steps: Fewest optimiser steps that the schedule plans for: small data sets get more epochs, and their patience and
+            warm-up grow with them. `most_steps` goes before.
         patience: Epochs without a clearly better validation loss after which training ends early; 0 never ends early.
         batch: Clips of a batch.
         optimiser: "sgd" with Nesterov momentum 0.9, or "adam".
@@ -46,6 +48,7 @@ class TrainingConfig:
     stretch: float
     epochs: int
     most_steps: int
+    least_steps: int
     patience: int
     batch: int
     optimiser: str
@@ -68,7 +71,7 @@ class TrainingConfig:
 
     def fine_tuning(self) -> "TrainingConfig":
         """For a network that was trained before: a tenth of the rate, a third of the time (methods.md section 5.1)."""
-        third = {name: -(-getattr(self, name) // 3) for name in ("epochs", "most_steps", "patience", "warmup")}
+        third = {name: -(-getattr(self, name) // 3) for name in ("epochs", "most_steps", "least_steps", "patience", "warmup")}
         return replace(self, lr=self.lr / 10, steps=tuple(step // 3 for step in self.steps), **third)
 
 
@@ -106,6 +109,7 @@ _QUICK = TrainingConfig(
     stretch=0.0,
     epochs=30,
     most_steps=600,
+    least_steps=400,
     patience=8,
     batch=16,
     optimiser="sgd",
@@ -131,6 +135,7 @@ _PAPER = TrainingConfig(
     stretch=0.0,
     epochs=140,
     most_steps=0,
+    least_steps=0,
     patience=0,
     batch=64,
     optimiser="sgd",

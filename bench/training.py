@@ -68,6 +68,16 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": list(model.parameters()), "weight_decay": weight_decay}]
 
 
+def _long_enough(config: TrainingConfig, steps: int) -> TrainingConfig:
+    """The budget with so many more epochs, of `steps` each, that it plans for its fewest steps."""
+    least = min(config.least_steps, config.most_steps or config.least_steps)
+    more = math.ceil(least / (steps * config.epochs))
+    if more <= 1:
+        return config
+    longer = {name: more * getattr(config, name) for name in ("epochs", "patience", "warmup")}
+    return replace(config, steps=tuple(more * step for step in config.steps), **longer)
+
+
 def augmented(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
     """Clips (N, 3, T, V, M) turned and stretched at random, as the budget asks for it."""
     if config.rotate:
@@ -122,6 +132,7 @@ def train_classifier(
         weights = class_weights(labels[where], classes)
     loss_of = loss or nn.CrossEntropyLoss(weight=weights, label_smoothing=config.label_smoothing)
     steps = max(len(where) // config.batch, 1)
+    config = _long_enough(config, steps)
     if config.most_steps:
         steps = min(steps, config.most_steps)
         epochs = min(config.epochs, config.most_steps // steps)

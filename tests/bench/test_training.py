@@ -11,7 +11,7 @@ from bench.skeleton import get_layout
 from bench.training import TrainingDivergedError, class_weights, learning_rate, predict, train_classifier
 
 QUICK = get_preset("quick").attack
-CONFIG = dataclasses.replace(QUICK, frames=4, epochs=12, batch=8, lr=0.05, warmup=1, patience=0, rotate=0.0)
+CONFIG = dataclasses.replace(QUICK, frames=4, epochs=12, least_steps=0, batch=8, lr=0.05, warmup=1, patience=0, rotate=0.0)
 
 
 def make_clips(n=60, seed=0):
@@ -105,3 +105,31 @@ def test_predictions_do_not_depend_on_the_batch():
 def test_a_diverging_training_says_so():
     with pytest.raises(TrainingDivergedError, match="the training loss became nan in epoch"):
         fit(dataclasses.replace(CONFIG, lr=1e38, clip_norm=0.0, warmup=0, epochs=5))
+
+
+@pytest.mark.parametrize(
+    ("change", "epochs"),
+    [
+        ({}, 12),  # 60 clips, 48 of which train: 6 steps an epoch
+        ({"least_steps": 72}, 12),
+        ({"least_steps": 73}, 24),
+        ({"least_steps": 200}, 36),
+        ({"least_steps": 200, "most_steps": 100}, 16),  # the limit goes before
+    ],
+)
+def test_small_data_sets_get_more_epochs(change, epochs):
+    clips, labels = make_clips()
+    config = dataclasses.replace(CONFIG, **change)
+    history = train_classifier(Linear(), clips, labels, np.arange(48), np.arange(48, 60), config, seed=0)
+    assert len(history.train_loss) == epochs
+
+
+def test_patience_grows_with_the_epochs():
+    clips, labels = make_clips()
+    config = dataclasses.replace(CONFIG, patience=2, lr=1e-9)  # nothing gets better
+    short, long = (
+        train_classifier(Linear(), clips, labels, np.arange(48), np.arange(48, 60), c, seed=0)
+        for c in (config, dataclasses.replace(config, least_steps=144))
+    )
+    assert len(short.train_loss) == 3
+    assert len(long.train_loss) == 5
