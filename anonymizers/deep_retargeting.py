@@ -36,6 +36,7 @@ class DMR(Anonymizer):
     dummy: str = param("constant", "whose body", choices=DUMMIES, shown=True)
 
     learns: ClassVar[bool] = True
+    code_version: ClassVar[int] = 2
     adversaries: ClassVar[bool] = False
 
     @property

@@ -31,8 +31,6 @@ from bench.presets import TrainingConfig
 from bench.protocols import ACTION, Part
 from bench.training import augmented, learning_rate, parameter_groups, precision
 
-_LONGEST = 300  # frames of a clip that a network with temporal context learns from
-
 
 @dataclass(frozen=True)
 class Terms:
@@ -258,10 +256,10 @@ class Game:
             out = self._masked(self.anonymizer(x), x)
             cuts = list(out.split([view.shape[1] for view in windows], dim=2))
         else:
-            frames = max(self.least, min(int(lengths.max()), _LONGEST), self.anonymizer.multiple)
+            frames = max(self.least, int(lengths.max()), self.anonymizer.multiple)
             x = self.clips.gather(indices, torch.arange(frames, device=self.clips.device) % lengths[:, None])
             out = self._masked(self.anonymizer(x), x)
-            cuts = [out.take_along_dim(view.clamp_max(frames - 1)[:, None, :, None, None], dim=2) for view in windows]
+            cuts = [out.take_along_dim(view[:, None, :, None, None], dim=2) for view in windows]
         place = dict(zip(wanted, cuts, strict=True))
         seen = [place[reader.view] for reader in readers]
         if generator is not None:

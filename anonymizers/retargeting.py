@@ -126,7 +126,8 @@ class ParameterDP(Anonymizer):
     The idea of MetaGuard (Nair et al., UIST 2023). The build of a body is a vector of P bone lengths, left and right taken
     together. Each is clipped to the range of the training people, widened by a fifth on either side, gets Laplace noise of scale
     P * range / epsilon, and is clipped again, which costs nothing. So one clip is protected by `epsilon`, and a person with n
-    clips by n * epsilon only: the record states both. Posture and movement are not protected at all.
+    clips by n * epsilon only: the record states both, the latter for training clips. Posture and movement are not protected at
+    all, and the path of a second body that is scaled by the ratio of legs tells of its build: `path=removed` releases none.
     """
 
     epsilon: float = param(3.0, "privacy budget of one clip", minimum=1e-6, strength=True)

@@ -283,12 +283,12 @@ def _smoothness(made: Tensor, z: Tensor) -> Tensor:
 
 
 def _end_effectors(layout: Layout) -> tuple[list[int], Tensor]:
-    """Joints without children, and the length of the chain of bones from each to the root, in bones."""
+    """Joints without children, and the length of the chain from each to the root, both ends counted."""
     parents = {parent for child, parent in layout.bones}
     leaves = [joint for joint in range(layout.num_joints) if joint not in parents]
     depth = []
     for leaf in leaves:
-        count, at = 0, leaf
+        count, at = 1, leaf
         while at != layout.root:
             count, at = count + 1, layout.parents[at]
         depth.append(count)

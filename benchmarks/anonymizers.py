@@ -82,7 +82,7 @@ def training(rounds: int) -> None:
     game = Game(
         found,
         "resnet-signed",
-        Terms(1.0, 1000.0, 0.0),
+        Terms(1.0, 500.0, 0.0),
         action=("shift-gcn", ""),
         privacy="shift-gcn",
         private=("subject",),
