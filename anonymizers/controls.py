@@ -10,6 +10,7 @@ from torch import Tensor
 from anonymizers.kinematics import hold
 from anonymizers.temporal import mean_pose
 from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted
+from bench.data.clips import presence
 from bench.files import UserError
 from bench.specs import param
 
@@ -66,7 +67,7 @@ class LabelOracle(Anonymizer):
         if not len(which):
             raise UserError("label-oracle needs clips with action labels to learn from")
         whole = clips.whole(which)
-        present = (whole != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
+        present = presence(whole)
         held = hold(whole, present)
         held = torch.where(present.any(dim=2, keepdim=True), held, held[..., :1])  # who is alone stands in for a second body
         rows = [clip[:, :length].transpose(0, 1) for clip, length in zip(held, clips.lengths[which].tolist(), strict=True)]

@@ -70,11 +70,12 @@ class DMR(Anonymizer):
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
         device = batch.clips.device
         codes = state["privacy"].to(device)  # (D, C, L)
-        encoder = Encoder(*codes.shape[1:])
-        decoder = Decoder(codes.shape[1], batch.layout.num_joints)
+        with torch.device("meta"):  # neither drawn nor copied: they take the tensors of the state themselves
+            encoder, decoder = Encoder(*codes.shape[1:]), Decoder(codes.shape[1], batch.layout.num_joints)
         for network, prefix in ((encoder, "motion."), (decoder, "decoder.")):
-            network.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
-            network.to(device).eval()
+            own = {k.removeprefix(prefix): v.to(device) for k, v in state.items() if k.startswith(prefix)}
+            network.load_state_dict(own, assign=True)
+            network.eval()
         centres = hold(batch.clips, batch.present)[:, :, :, batch.layout.centre : batch.layout.centre + 1]
         dummies = codes[self._dummies(batch, state).to(device)]  # (N, C, L)
         out = torch.zeros_like(batch.clips)

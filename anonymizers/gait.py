@@ -13,9 +13,11 @@ import torch
 from torch import Tensor
 
 from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted
+from bench.data.clips import presence
 
 COMPONENTS = 4
 _FREQUENCIES = torch.arange(0.2, 4.0, 0.05)  # Hz: strides and steps, from very slow to running
+_FEWEST = 5  # frames
 _STILL = 1e-8  # m^2: an axis with less variance shows no movement
 
 
@@ -48,7 +50,8 @@ def fit_sinusoids(clips: Tensor, present: Tensor, frame_rate: float) -> Sinusoid
     """Fits every body of clips (N, 3, T, V, M); `present` is (N, 1, T, 1, M).
 
     The frequency of a component is that whose sine and cosine together explain most of it, among 0.2 to 4 Hz. Computed in
-    float64: which axis comes first must not hang on rounding. An axis along which nothing moves is zero.
+    float64: which axis comes first must not hang on rounding. An axis along which nothing moves is zero,
+    and so are all of a body that is there for less than five frames: any frequency would fit.
     """
     n, c, t, v, m = clips.shape
     there = present[:, 0, :, 0].transpose(1, 2).reshape(n * m, t).double()  # (B, T)
@@ -58,7 +61,7 @@ def fit_sinusoids(clips: Tensor, present: Tensor, frame_rate: float) -> Sinusoid
     centred = (poses - mean[:, None]) * there[..., None]
     covariance = centred.transpose(1, 2) @ centred / count[:, None, None]
     variances, axes = torch.linalg.eigh(covariance)
-    moving = variances[:, -COMPONENTS:].flip(1) > _STILL  # (B, K)
+    moving = (variances[:, -COMPONENTS:].flip(1) > _STILL) & (count >= _FEWEST)[:, None]  # (B, K)
     axes = axes[..., -COMPONENTS:].flip(-1).transpose(1, 2) * moving[..., None]  # (B, K, D), largest first
     scores = torch.einsum("btd,bkd->bkt", centred, axes)
     rates = _FREQUENCIES.to(poses)
@@ -84,7 +87,7 @@ class _Equalised(Anonymizer):
         found = []
         for indices in examples.clips.batches(64):
             clips = examples.clips.whole(indices)
-            present = (clips != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
+            present = presence(clips)
             waves = fit_sinusoids(clips, present, examples.clips.frame_rate)
             some = present[:, 0, :, 0].any(dim=1).flatten()
             found.append(torch.stack([waves.amplitude, waves.frequency])[:, some])

@@ -46,6 +46,9 @@ class ExplainMask(Anonymizer):
             **{name: asdict(classifiers.config_for(self.backbone, config)) for name, config in configs.items()},
         }
 
+    def strength_range(self, examples: Examples) -> tuple[float, float]:
+        return 1, examples.clips.layout.num_joints
+
     def fit(self, examples: Examples) -> Fitted:
         joints = examples.clips.layout.num_joints
         if self.k > joints:

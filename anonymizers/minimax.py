@@ -26,6 +26,7 @@ from anonymizers.networks import create
 from anonymizers.networks.transformer import BoneDiscriminator
 from bench import classifiers
 from bench.anonymizer import Examples
+from bench.data.clips import presence
 from bench.files import UserError
 from bench.presets import TrainingConfig
 from bench.protocols import ACTION, Part
@@ -94,8 +95,10 @@ class Game:
         self.clips, self.terms, self.seed = examples.clips, terms, examples.seed
         self.minimization_steps = minimization_steps
         self.progress = examples.progress
-        self.config = _budget(examples.preset.attack, lr)
-        self.published = examples.preset.attack.published
+        self.config = examples.preset.attack
+        self.published = self.config.published
+        if self.published:
+            self.config = replace(self.config, lr=lr)
         self.generator = examples.generator()
         parts = {name: _part(examples, name) for name in (ACTION, *private)}
         count = len(parts) + 1
@@ -268,18 +271,18 @@ class Game:
 
     def _masked(self, out: Tensor, x: Tensor) -> Tensor:
         """Absent bodies stay absent; as published they do not while learning."""
-        return out if self.published else out * _present(x)
+        return out if self.published else out * presence(x)
 
     def _error(self, out: Tensor, x: Tensor) -> Tensor:
         """Mean squared error (m^2) of coordinates of bodies that are there; as published of all."""
         squares = (out - x).square()
-        return squares.mean() if self.published else (squares * _present(x)).sum() / (3 * _present(x).sum() * x.shape[3])
+        return squares.mean() if self.published else (squares * presence(x)).sum() / (3 * presence(x).sum() * x.shape[3])
 
     def _directions(self, clips: Tensor, x: Tensor) -> Tensor:
         """(F, bones, 3) directions of the bones of every body and frame that is there in `x`."""
         children = [child for child, _ in self.clips.layout.bones]
         unit = bone_directions(bone_vectors(clips, self.clips.layout))[:, :, :, children]
-        return unit.permute(0, 2, 4, 3, 1)[_present(x)[:, 0, :, 0]]
+        return unit.permute(0, 2, 4, 3, 1)[presence(x)[:, 0, :, 0]]
 
     def _frozen_copy(self, classifier: Classifier) -> Classifier:
         """The classifier as it is now: an attacker that knows nothing of the anonymizer."""
@@ -304,11 +307,6 @@ def entropy(logits: Tensor) -> Tensor:
     return -(log.exp() * log).sum(dim=1).mean()
 
 
-def _present(clips: Tensor) -> Tensor:
-    """(N, 1, T, 1, M) bool: where a body is there."""
-    return (clips != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
-
-
 def load_published(model: nn.Module, file: Path) -> None:
     """Loads the authors' weights by their own key names; the file is read without running any code in it.
 
@@ -320,11 +318,6 @@ def load_published(model: nn.Module, file: Path) -> None:
         model.load_reference_state(state)
     except Exception as error:  # whatever a damaged or foreign file makes torch raise
         raise UserError(f"{file} holds no weights for this action classifier and data: {str(error).splitlines()[0]}") from error
-
-
-def _budget(config: TrainingConfig, lr: float) -> TrainingConfig:
-    """The game's own budget: as published, or with a rate at which both sides learn within it."""
-    return replace(config, lr=lr) if config.published else config
 
 
 def _optimiser(groups: list[dict], config: TrainingConfig, *, classifier: bool = False) -> torch.optim.Optimizer:

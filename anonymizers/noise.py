@@ -56,7 +56,7 @@ class LaplaceDP(Anonymizer):
     learns: ClassVar[bool] = True  # nothing, but the true budget depends on the clips
 
     def fit(self, examples: Examples) -> Fitted:
-        frames = int((examples.clips.lengths * examples.clips.bodies).max())
+        frames = max(examples.release_frames, int((examples.clips.lengths * examples.clips.bodies).max()))
         return Fitted(info={"epsilon_per_frame": self.epsilon, "epsilon_of_longest_clip": self.epsilon * frames})
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:

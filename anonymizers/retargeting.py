@@ -11,6 +11,7 @@ from torch import Tensor
 from anonymizers.kinematics import bone_directions, bone_vectors, hold, median_lengths, put_together
 from anonymizers.noise import laplace
 from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted
+from bench.data.clips import presence
 from bench.files import UserError
 from bench.skeleton import Layout
 from bench.specs import param
@@ -26,7 +27,7 @@ def subject_lengths(examples: Examples) -> Tensor:
     clips, found = examples.clips, []
     for indices in clips.batches(256):
         whole = clips.whole(indices)[..., :1]
-        present = (whole != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
+        present = presence(whole)
         found.append(median_lengths(bone_vectors(whole, clips.layout), present)[..., 0])
     lengths = torch.cat(found)  # (N, V)
     subjects = examples.release_labels()["subject"]
@@ -103,6 +104,9 @@ class QuantiseBones(Anonymizer):
 
     learns: ClassVar[bool] = True
 
+    def strength_range(self, examples: Examples) -> tuple[float, float]:
+        return 1, len(examples.release_labels()["subject"].unique())
+
     def fit(self, examples: Examples) -> Fitted:
         from sklearn.cluster import KMeans
 
@@ -126,7 +130,7 @@ class ParameterDP(Anonymizer):
     The idea of MetaGuard (Nair et al., UIST 2023). The build of a body is a vector of P bone lengths, left and right taken
     together. Each is clipped to the range of the training people, widened by a fifth on either side, gets Laplace noise of scale
     P * range / epsilon, and is clipped again, which costs nothing. So one clip is protected by `epsilon`, and a person with n
-    clips by n * epsilon only: the record states both, the latter for training clips. Posture and movement are not protected at
+    clips by n * epsilon only: the record states both. Posture and movement are not protected at
     all, and the path of a second body that is scaled by the ratio of legs tells of its build: `path=removed` releases none.
     """
 
@@ -141,8 +145,8 @@ class ParameterDP(Anonymizer):
         people = torch.stack([subject_lengths(examples)[:, group].mean(dim=1) for group in groups], dim=1)  # (S, P)
         low, high = people.amin(dim=0), people.amax(dim=0)
         margin = 0.2 * (high - low)
-        clips = int(torch.bincount(examples.release_labels()["subject"]).max())
-        info = {"epsilon_per_clip": self.epsilon, "epsilon_of_person_with_most_training_clips": self.epsilon * clips}
+        clips = max(examples.release_clips, int(torch.bincount(examples.release_labels()["subject"]).max()))
+        info = {"epsilon_per_clip": self.epsilon, "epsilon_of_person_with_most_clips": self.epsilon * clips}
         return Fitted({"low": (low - margin).clamp_min(0.0), "high": high + margin}, info)
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:

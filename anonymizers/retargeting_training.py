@@ -14,6 +14,7 @@ from anonymizers.minimax import entropy
 from anonymizers.networks.retargeting import FRAMES, CodeHead, Critic, Decoder, Encoder
 from bench import classifiers
 from bench.anonymizer import ClipBatch, Examples
+from bench.data.clips import presence
 from bench.files import UserError
 from bench.presets import Preset
 from bench.protocols import ACTION, SUBJECT
@@ -119,20 +120,20 @@ class Retargeter:
         }
         stages = [name for name in _SHARES if self.adversaries or name != "heads"]
         steps = {name: self._steps(name) for name in stages}
-        quadruplets = self._quadruplets(sum(count for name, count in steps.items() if "paired" in name.split()))
+        quadruplets = self._quadruplets()
         done, total, curves = 0, sum(steps.values()), {}
         with classifiers.seeded(self.examples.seed, self.clips.device):  # dropout of the heads
             for name in stages:
                 paired = "paired" in name.split()
                 batches = quadruplets if paired else self._singles()
-                sums: dict[str, float] = {}
+                sums: dict[str, Tensor] = {}
                 for _ in range(steps[name]):
                     for loss, value in self._step(name, next(batches)).items():
-                        sums[loss] = sums.get(loss, 0.0) + value
+                        sums[loss] = sums.get(loss, 0.0) + value.detach()
                     done += 1
                     if done % 20 == 0:
                         self.examples.progress(done, total, name)
-                curves[name] = {loss: value / steps[name] for loss, value in sums.items()}
+                curves[name] = {loss: float(value) / steps[name] for loss, value in sums.items()}
                 if not all(np.isfinite(value) for value in curves[name].values()):
                     raise FloatingPointError(f"a loss of retargeting became infinite or not a number in stage {name}")
         for network in (self.motion, self.privacy, self.decoder):
@@ -151,7 +152,7 @@ class Retargeter:
         while True:
             yield torch.randint(len(self.clips), (self.sizes.batch,), generator=self.generator).to(self.clips.device)
 
-    def _quadruplets(self, count: int) -> Iterator[Tensor]:
+    def _quadruplets(self) -> Iterator[Tensor]:
         """(4 * batch,) clips x1 = (p1, a1), x2 = (p2, a2), y1 = (p2, a1), y2 = (p1, a2), each a block, of one set-up."""
         known = self.clips.nuisance
         groups = np.zeros(len(self.clips), dtype=int)
@@ -184,7 +185,7 @@ class Retargeter:
 
     def _centred(self, clips: Tensor) -> Tensor:
         first = clips[..., :1]
-        first = hold(first, (first != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True))
+        first = hold(first, presence(first))
         centre = self.layout.centre
         return (first - first[:, :, :, centre : centre + 1])[..., 0].permute(0, 2, 3, 1)
 
@@ -195,7 +196,7 @@ class Retargeter:
         at = torch.minimum(frames.expand(len(indices), -1), (self.clips.lengths[indices] - 1)[:, None])
         return self.privacy(self._centred(self.clips.gather(indices, at)))
 
-    def _step(self, stage: str, indices: Tensor) -> dict[str, float]:
+    def _step(self, stage: str, indices: Tensor) -> dict[str, Tensor]:
         z = self._windows(indices)
         if stage == "heads":
             return self._judge(z, indices)
@@ -209,10 +210,9 @@ class Retargeter:
             plausible = self.critic(made)
             losses["critic"] = _CRITIC * functional.binary_cross_entropy_with_logits(plausible, torch.ones_like(plausible))
         self._move("coders", sum(losses.values()))
-        told = {name: float(value.detach()) for name, value in losses.items()}
         if self.adversaries and not stage.startswith("warm-up"):
-            told |= self._judge(z, indices)
-        return told
+            losses |= self._judge(z, indices)
+        return losses
 
     def _paired(self, z: Tensor, made: Tensor, motion: Tensor, privacy: Tensor) -> dict[str, Tensor]:
         """What quadruplets teach: the same action by another person, and the same person in another action."""
@@ -253,7 +253,7 @@ class Retargeter:
         self.heads.requires_grad_(True)
         return {"action in codes": _ACTION * (told[0] - doubt[0]), "person in codes": _PERSON * (told[1] - doubt[1])}
 
-    def _judge(self, z: Tensor, indices: Tensor) -> dict[str, float]:
+    def _judge(self, z: Tensor, indices: Tensor) -> dict[str, Tensor]:
         """A step of all heads and of the critic, on codes and windows as they are now."""
         with torch.no_grad():
             codes = {"motion": self.motion(z), "privacy": self.privacy(z)}
@@ -266,7 +266,7 @@ class Retargeter:
         doubted = functional.binary_cross_entropy_with_logits
         critic = doubted(real, torch.ones_like(real)) + doubted(false, torch.zeros_like(false))
         self._move("judges", loss + critic)
-        return {"heads": float(loss.detach()), "critic's own": float(critic.detach())}
+        return {"heads": loss, "critic's own": critic}
 
     def _move(self, who: str, loss: Tensor) -> None:
         self.movers[who].zero_grad(set_to_none=True)

@@ -150,7 +150,7 @@ class RemoveTrajectory(Anonymizer):
 class MotionOnly(Anonymizer):
     """Differences between frames only, or these put onto one template pose (`motion-only`).
 
-    The first frame shows the first difference; the template is the mean pose of the training clips.
+    A body's first frame shows its first difference; the template is the mean pose of the training clips.
     """
 
     method: str = param("differences", "differences, or a template pose moved by them", choices=("differences", "template"))
@@ -165,9 +165,9 @@ class MotionOnly(Anonymizer):
         if self.method == "template":
             pose = state["pose"].to(filled.device)[None, :, None, :, None]
             return (pose + filled - filled[:, :, :1]) * batch.present
-        steps = filled.diff(dim=2)
-        steps = torch.cat([steps[:, :, :1], steps], dim=2) if steps.shape[2] else torch.zeros_like(filled)
-        return steps * batch.present
+        steps = torch.diff(filled, dim=2, prepend=filled[:, :, :1])
+        enters = batch.present & (batch.present.cumsum(dim=2) == 1)
+        return torch.where(enters, steps.roll(-1, dims=2), steps) * batch.present
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,10 @@ class Calibrated(Wrapper):
         if self.inner.strength is None:
             raise ValueError(f"{self.inner} has no strength that could be calibrated")
         parse_spec(self.attacker, ATTACKERS)
+        # whatever strength it was written with is not used: two ways of writing one thing must have one name
+        field = self.inner.strength
+        value = replace(self.inner.value, **{field.name: field.default})
+        object.__setattr__(self, "inner", Spec(self.inner.plugin, value))
 
     def budget(self, preset: Preset) -> Mapping[str, Any]:
         reference = parse_spec(self.attacker, ATTACKERS)
@@ -135,12 +139,12 @@ class Calibrated(Wrapper):
     def fit(self, examples: Examples) -> Fitted:
         tried: list[dict[str, float]] = []
         trial = _Trial(self, examples)
-        total = self.steps + 2
+        total, span = self.steps + 2, self.inner.value.strength_range(examples)
 
         def leakage(share: float) -> float:
-            strength = self._strength(share)
+            strength = self._strength(share, span)
             found = trial.leakage(self._with(strength))
-            tried.append({"strength": float(strength), "leakage": found, "share": share})
+            tried.append({"strength": strength, "leakage": found})
             examples.progress(len(tried), total, f"{self.inner.strength.name} {strength:.4g}: leakage {found:.2f}")
             return found
 
@@ -155,7 +159,7 @@ class Calibrated(Wrapper):
                     break
                 low, high = (low, middle) if (found > self.target) == rises else (middle, high)
         best = min(tried, key=lambda one: abs(one["leakage"] - self.target))
-        fitted = trial.fitted(self._with(self._strength(best["share"])))
+        fitted = trial.fitted(self._with(best["strength"]))
         info = {
             "strength": best["strength"],
             "leakage": best["leakage"],
@@ -164,27 +168,28 @@ class Calibrated(Wrapper):
             "inner": dict(fitted.info),
         }
         state = {f"inner.{name}": value for name, value in fitted.state.items()}
-        return Fitted({**state, "share": torch.tensor(best["share"], dtype=torch.float64)}, info)
+        return Fitted({**state, "strength": torch.tensor(best["strength"], dtype=torch.float64)}, info)
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
-        return self._with(self._strength(float(state["share"]))).transform(batch, _own(state, "inner."))
+        return self._with(float(state["strength"])).transform(batch, _own(state, "inner."))
 
-    def _strength(self, share: float) -> float:
+    def _strength(self, share: float, span: tuple[float, float] | None = None) -> float:
         """The strength at a place in its range, 0 to 1: evenly where both ends are declared, else by factors around the
         default.
         """
         field = self.inner.strength
-        low, high = field.metadata["minimum"], field.metadata["maximum"]
+        low, high = span or (field.metadata["minimum"], field.metadata["maximum"])
         if low is not None and high is not None:
             value = low + share * (high - low)
         else:
             value = field.default * _WIDEST ** (2 * share - 1)
             value = value if low is None else max(value, low)
             value = value if high is None else min(value, high)
-        return round(value) if isinstance(field.default, int) else value
+        return float(round(value)) if isinstance(field.default, int) else value
 
     def _with(self, strength: float) -> Anonymizer:
-        return replace(self.inner.value, **{self.inner.strength.name: strength})
+        field = self.inner.strength
+        return replace(self.inner.value, **{field.name: type(field.default)(strength)})
 
 
 class _Trial:

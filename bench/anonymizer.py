@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench.data.clips import ClipSet
+from bench.data.clips import ClipSet, presence
 from bench.presets import Preset
 from bench.protocols import Part
 from bench.skeleton import Layout
@@ -44,7 +44,7 @@ class ClipBatch:
     @cached_property
     def present(self) -> Tensor:
         """(N, 1, T, 1, M) bool: where a body is there; absent bodies must stay exactly zero."""
-        return (self.clips != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
+        return presence(self.clips)
 
     @cached_property
     def inside(self) -> Tensor:
@@ -84,6 +84,10 @@ class Examples:
         preset: Budget.
         seed: Source of all randomness.
         progress: Called with (done, total, text).
+        release_frames: Frames of all bodies of the longest clip that will be released, and
+        release_clips: most clips of one person that will be: what a privacy budget must count, and nothing else may be learnt
+        of them.
+            At least those of `clips` count.
     """
 
     clips: ClipSet
@@ -91,6 +95,8 @@ class Examples:
     preset: Preset
     seed: int
     progress: Progress = lambda done, total, text="": None
+    release_frames: int = 0
+    release_clips: int = 0
 
     def generator(self) -> torch.Generator:
         return torch.Generator(self.clips.device).manual_seed(self.seed)
@@ -146,6 +152,10 @@ class Anonymizer(Parameters, ABC):
     @property
     def learns_as(self) -> Spec | None:
         """An anonymizer that learns the very same, if there is one: it is fitted once for both."""
+        return None
+
+    def strength_range(self, examples: Examples) -> tuple[float, float] | None:
+        """Ends of its strength where the data sets them, such as the number of people; None where its declaration does."""
         return None
 
     def budget(self, preset: Preset) -> Mapping[str, Any]:

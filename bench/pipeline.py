@@ -157,7 +157,12 @@ class Bench:
         def compute(folder: Path) -> Mapping[str, Any]:
             parts = {target: whole.restricted(part) for target, whole in self.parts.items() if target != LINKAGE}
             with self._step(f"fit {anonymizer}") as report:
-                fitted = value.fit(Examples(self.clips(self.raw).subset(part), parts, self.preset, seed, report))
+                clips, index = self.clips(self.raw).subset(part), self.normalised.index
+                released = {
+                    "release_frames": int((index[:, 1] * index[:, 2]).max()),
+                    "release_clips": int(self.labels["subject"].value_counts().max()),
+                }
+                fitted = value.fit(Examples(clips, parts, self.preset, seed, report, **released))
             save_file({name: tensor.contiguous().cpu() for name, tensor in fitted.state.items()}, folder / "state.safetensors")
             return fitted.info
 
@@ -165,7 +170,7 @@ class Bench:
         if value.learns:
             labels = {target: part.digest for target, part in self.parts.items()}
             inputs |= {"clips": self.raw.content, "part": digest(part.tolist()), "labels": labels, "seed": seed}
-            inputs |= {"budget": dict(value.budget(self.preset)), "layout": self._source.meta["layout"]}
+            inputs |= {"budget": dict(value.budget(self.preset)), "layout": self._source.meta["layout"], **self._recording}
         return self.stages.run("fit", VERSIONS["fit"], inputs, compute)
 
     def release(self, anonymizer: Spec, seed: int, draw: str) -> Release:
@@ -181,12 +186,18 @@ class Bench:
             return {"rows": _rows_digest(rows, self.normalised.index)}
 
         inputs: dict[str, Any] = {"anonymizer": anonymizer.describe(), "fitted": fitted.content, "clips": self.raw.content}
+        inputs["frame_rate"] = self.meta["frame_rate"]
         if anonymizer.value.stochastic:
             inputs |= {"seed": seed, "draw": draw, "names": digest(self.clip_names.tolist())}
         if anonymizer.value.uses:
             inputs["labels"] = {name: digest(labels[name].tolist()) for name in anonymizer.value.uses}
         output = self.stages.run("release", VERSIONS["release"], inputs, compute)
         return Release(output.path / "frames.npy", output.info["rows"])
+
+    @property
+    def _recording(self) -> dict[str, Any]:
+        """What an anonymizer may see of clips besides their coordinates: names, set-ups and cameras, and the frame rate."""
+        return {"data": self.fingerprint, "frame_rate": self.meta["frame_rate"]}
 
     def own_release(self, job: Job) -> Release:
         """The clips as the attacker anonymizes them itself."""

@@ -94,12 +94,13 @@ def publish(wish: Wish) -> str:
         fitted = loaded or fit(bench, spec)
         if loaded and loaded.normalisation != bench.normalisation:
             raise UserError(f"{wish.weights} was fitted to clips normalised by {loaded.normalisation}, not {bench.normalisation}")
-        if wish.save_weights:
-            fitted.save(wish.save_weights)
         source: ClipStore = bench.normalised
         clips = bench.clips(bench.raw)
         seed = secrets.randbits(62) if wish.seed is None else wish.seed
-        action = bench.part(ACTION)
+        train = np.array([], dtype=int)
+        if wish.kind == "npz":
+            action = bench.part(ACTION)
+            train = np.union1d(action.train, action.validation)
         meta = {
             "dataset": f"{bench.dataset} anonymized by {spec}",
             "anonymizer": {**spec.describe(), "fitted_to": fitted.info.get("dataset", "")},
@@ -114,9 +115,11 @@ def publish(wish: Wish) -> str:
                 fitted.release(clips, source.labels, seed=seed),
                 source,
                 meta,
-                np.union1d(action.train, action.validation),
+                train,
                 lambda done, total: report(done, total, f"{done} clips"),
             )
+        if wish.save_weights:
+            fitted.save(wish.save_weights)
     return f"{len(source)} clips: {wish.out}"
 
 
@@ -156,7 +159,7 @@ def show(
 
 
 def _choose(bench: Bench, names: tuple[str, ...]) -> np.ndarray:
-    """Indices of the clips to show: those named, or test clips of different actions and people."""
+    """Indices of the clips to show: those named, or some test clips, evenly spaced."""
     known = {name: i for i, name in enumerate(bench.clip_names.tolist())}
     if names:
         for name in names:

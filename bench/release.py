@@ -25,7 +25,6 @@ from bench.registry import ANONYMIZERS
 from bench.specs import Spec, parse_spec
 
 SCHEMA = 1
-FORMATS = ("store", "skeleton", "npz")
 _DISTANCE = 3.0  # metres from the camera at which `.skeleton` files show a body
 _BATCH = 64
 
@@ -111,7 +110,7 @@ class FittedAnonymizer:
             seed: Seed of all randomness. Whoever knows it can undo noise.
 
         Raises:
-            UserError: if the clips are of another layout.
+            UserError: if the clips are of another layout, or nothing is left of one.
         """
         if clips.layout.name != self.layout:
             raise UserError(f"{self.spec} was fitted to clips of layout {self.layout}, these are {clips.layout.name}")
@@ -120,7 +119,10 @@ class FittedAnonymizer:
         common = {"seed": seed, "draw": "holder/0", "labels": self.labels(table), "batch_size": _BATCH}
         for indices, out in released(self.spec.value, state, clips, order, **common):
             for i, clip in zip(indices.tolist(), out.cpu().numpy(), strict=True):
-                yield clip[:, : int(clips.lengths[i]), :, : int(clips.bodies[i])]
+                clip = clip[:, : int(clips.lengths[i]), :, : int(clips.bodies[i])]
+                if not clip.any():
+                    raise UserError(f"{self.spec} leaves nothing of clip {clips.names[i]}: all its coordinates are zero")
+                yield clip
 
 
 def write_release(
@@ -185,9 +187,10 @@ def _write_npz(
 ) -> None:
     """Writes `x_train`, `x_test` (N, T, M * V * 3) float32, padded with zeros, and `y_train`, `y_test` (N, K) one-hot actions.
 
-    As the CTR-GCN family reads it: per frame body, joint, axis. Streams: the arrays are never whole in memory.
+    Per frame body, joint, axis, and always two bodies at least: clips of layout ntu are as the CTR-GCN family reads them.
+    Streams: the arrays are never whole in memory.
     """
-    bodies, joints = source.num_bodies, source.layout.num_joints
+    bodies, joints = max(2, source.num_bodies), source.layout.num_joints
     frames = int(source.lengths.max())
     actions = sorted(source.labels["action"].dropna().unique())
     code = {value: k for k, value in enumerate(actions)}

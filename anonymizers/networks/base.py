@@ -68,8 +68,8 @@ def apply_network(network: AnonymizerNetwork, clips: Tensor, lengths: Tensor, le
         least: Frames up to which every clip is repeated at least.
 
     Returns:
-        (N, 3, T, V, M); zero past a clip's end. A clip's output depends on that clip alone: clips are repeated to a length that
-        follows from their own, not from that of the longest clip of the batch.
+        (N, 3, T, V, M); past a clip's end, anything. A clip's output depends on that clip alone: clips are repeated to a length
+        that follows from their own, not from that of the longest clip of the batch.
     """
     if network.frame_wise:
         return network(clips)

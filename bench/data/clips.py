@@ -154,6 +154,11 @@ class ClipSet:
         return iter(torch.arange(len(self), device=self.device).split(size))
 
 
+def presence(clips: Tensor) -> Tensor:
+    """(N, 1, T, 1, M) bool: where clips (N, 3, T, V, M) show a body; an absent one is zero throughout a frame."""
+    return (clips != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True)
+
+
 def stretch(clips: Tensor, share: float, generator: torch.Generator) -> Tensor:
     """Scales each axis of each clip (N, 3, T, V, M) by a factor drawn uniformly from 1 ± `share`: another person's build."""
     draw = torch.rand((len(clips), 3, 1, 1, 1), generator=generator, device=clips.device)

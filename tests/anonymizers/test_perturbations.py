@@ -1,5 +1,6 @@
 """Perturbations against closed forms, scipy and cases made by hand."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -48,6 +49,8 @@ def test_laplace_dp_states_the_budget_of_a_whole_clip():
 
     info = LaplaceDP(epsilon=10.0).fit(make_examples(make_clips())).info
     assert info == {"epsilon_per_frame": 10.0, "epsilon_of_longest_clip": 600.0}  # 30 frames of two bodies
+    longer = dataclasses.replace(make_examples(make_clips()), release_frames=100)  # a clip that may not be learnt from
+    assert LaplaceDP(epsilon=10.0).fit(longer).info["epsilon_of_longest_clip"] == 1000.0
 
 
 def test_smoothing_is_a_moving_average_that_leaves_absent_frames_out():
@@ -113,6 +116,12 @@ def test_motion_only_releases_differences_or_moves_a_template():
     steps = released("motion-only", batch_of(clips), state)
     assert torch.equal(steps[:, :, 3], clips[:, :, 3] - clips[:, :, 2])
     assert torch.equal(steps[:, :, 0], steps[:, :, 1])
+    late = clips.clone()
+    late[:, :, :3] = 0
+    entered = released("motion-only", batch_of(late), state)
+    assert not entered[:, :, :3].any()
+    assert torch.equal(entered[:, :, 3], clips[:, :, 4] - clips[:, :, 3])  # its first difference
+    assert torch.equal(entered[:, :, 4:], steps[:, :, 4:])
     moved = released("motion-only:method=template", batch_of(clips), state)
     assert torch.allclose(moved[:, :, 5], 1 + clips[:, :, 5] - clips[:, :, 0], atol=1e-6)
 
@@ -179,6 +188,14 @@ def test_sinusoids_find_amplitude_and_frequency_of_a_pendulum():
     assert float((found.axes[0, 0].float() @ along).abs()) == pytest.approx(1, abs=1e-3)
     poses = found.poses(90, 30.0)[0].float().view(90, 3, 25).permute(1, 0, 2)
     assert float((poses - clips[0, ..., 0]).abs().max()) < 0.02
+
+
+@pytest.mark.parametrize("frames", [1, 2, 4])
+def test_bodies_there_for_a_moment_only_stay_at_their_mean(frames):
+    clips = noise_clips(1, frames)
+    group = {"amplitude": torch.ones(4), "frequency": torch.ones(4)}
+    out = AmplitudeEqualise().transform(batch_of(clips), group)
+    assert torch.allclose(out, clips.mean(dim=2, keepdim=True).expand_as(clips), atol=1e-5)
 
 
 def test_walkers_get_the_groups_amplitude_or_frequency():

@@ -120,7 +120,7 @@ def test_private_builds_are_noise_at_a_small_budget_and_the_truth_at_a_large_one
     clips, examples = people([0.2, 0.3, 0.4], clips_each=4)
     exact, noisy = ParameterDP(epsilon=1e6), ParameterDP(epsilon=0.5)
     fitted = exact.fit(examples)
-    assert fitted.info == {"epsilon_per_clip": 1e6, "epsilon_of_person_with_most_training_clips": 4e6}
+    assert fitted.info == {"epsilon_per_clip": 1e6, "epsilon_of_person_with_most_clips": 4e6}
     truth = torch.tensor([0.2, 0.3, 0.4]).repeat_interleave(4)
     lengths, _ = bones(exact.transform(batch_of(clips), fitted.state))
     assert torch.allclose(lengths[:, 0], truth, atol=1e-3)

@@ -71,7 +71,7 @@ def test_wrappers_are_what_they_wrap():
         ("blend:(gauss+smooth:method=savgol):0.2", "blend:(gauss:std=0.05+smooth:window=7,method=savgol):beta=0.2"),
         ("gauss + (smooth+null)", "gauss:std=0.05+smooth:window=7+null"),
         ("((gauss))", "gauss:std=0.05"),
-        ("calibrated:blend:null:0.5:target=0.1,steps=3", "calibrated:blend:null:beta=0.5:target=0.1,steps=3"),
+        ("calibrated:blend:null:0.5:target=0.1,steps=3", "calibrated:blend:null:beta=0.2:target=0.1,steps=3"),
         ("blend:calibrated:gauss:0.4", "blend:calibrated:gauss:std=0.05:target=0.2:beta=0.4"),
     ],
 )
@@ -159,6 +159,17 @@ def test_strengths_with_ends_are_sought_between_them():
     assert spec("calibrated:smooth").value._strength(0.5) == 7
     assert spec("calibrated:smooth").value._strength(0.0) == 1  # its own least
     assert spec("calibrated:resample").value._strength(0.0) == 2
+
+
+def test_a_strength_that_will_be_sought_is_not_part_of_the_name():
+    assert spec("calibrated:gauss:std=0.3:target=0.1").digest == spec("calibrated:gauss:target=0.1").digest
+
+
+@pytest.mark.parametrize(("text", "most"), [("calibrated:quantise-bones:steps=1", 3), ("calibrated:explain-mask:steps=1", 25)])
+def test_where_the_data_sets_the_ends_of_a_strength_they_hold(text, most):
+    examples = make_examples(make_clips())
+    tried = [one["strength"] for one in spec(text).value.fit(examples).info["tried"]]
+    assert tried[:2] == [1, most]
 
 
 @pytest.mark.parametrize("text", ["calibrated:gauss:steps=1", "calibrated:smooth:steps=1", "calibrated:blend:null:steps=1"])

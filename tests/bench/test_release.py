@@ -117,11 +117,12 @@ def test_npz_files_hold_what_the_field_expects(results, tmp_path):
         arrays = dict(data)
     subjects = source.labels["subject"].to_numpy()
     train = np.flatnonzero(subjects % 2 == 1)
-    assert arrays["x_train"].shape == (len(train), source.lengths.max(), 75)
+    assert arrays["x_train"].shape == (len(train), source.lengths.max(), 150)
     assert arrays["x_test"].shape[0] == len(source) - len(train)
     clip = source.clip(train[1])
-    seen = arrays["x_train"][1].reshape(-1, 1, 25, 3).transpose(3, 0, 2, 1)
-    assert np.array_equal(seen[:, : clip.shape[1]], clip)
+    seen = arrays["x_train"][1].reshape(-1, 2, 25, 3).transpose(3, 0, 2, 1)
+    assert np.array_equal(seen[:, : clip.shape[1], :, :1], clip)
+    assert not seen[..., 1].any()
     assert not seen[:, clip.shape[1] :].any()
     assert np.array_equal(arrays["y_train"].argmax(axis=1) + 1, source.labels["action"].to_numpy()[train])
     assert list(tmp_path.iterdir()) == [tmp_path / "a.npz"]
@@ -140,6 +141,13 @@ def test_mistakes_are_told_in_one_line(results, tmp_path, more, message):
     told = release(results, tmp_path / "a", *more, code=2)
     assert message in told
     assert not (tmp_path / "a").exists()
+
+
+def test_a_clip_of_which_nothing_is_left_is_named_and_no_weights_are_kept(results, tmp_path):
+    kept = ("--save-weights", str(tmp_path / "w"))
+    told = release(results, tmp_path / "a", "--anonymizer", "coarsen-macro:step=50", *kept, code=2)
+    assert "leaves nothing of clip S001" in told
+    assert not list(tmp_path.iterdir())
 
 
 def test_nothing_is_overwritten(results, tmp_path):
