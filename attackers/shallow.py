@@ -37,9 +37,9 @@ _BOOSTED_TREE = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredicto
 
 @dataclass(frozen=True)
 class ShallowAttacker(Attacker):
-    """Hand-made features of whole clips, read by a scikit-learn model that is stored without pickles.
+    """Hand-made features of clips, read by a scikit-learn model that is stored without pickles.
 
-    A subclass says what it sees of a clip (`describe`) and how it learns from that (`learn`). `trusted` names the types of its
+    A subclass says what it knows of clips (`features`) and how it learns from that (`learn`). `trusted` names the types of its
     model that skops does not load unasked.
     """
 
@@ -50,8 +50,8 @@ class ShallowAttacker(Attacker):
         return {}
 
     @abstractmethod
-    def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
-        """Features (N, F) of whole clips (N, 3, T, V, M), metres, padded with zeros; `clips` tells layout and frame rate."""
+    def features(self, clips: ClipSet, indices: np.ndarray) -> np.ndarray:
+        """(n, F) of the clips at `indices`."""
 
     @abstractmethod
     def learn(self, features: np.ndarray, at: np.ndarray, part: Part, seed: int) -> tuple["ClassifierMixin", dict[str, Any]]:
@@ -70,11 +70,6 @@ class ShallowAttacker(Attacker):
     def training_clips(self, part: Part, seed: int) -> np.ndarray:
         """Indices of the clips to learn from, in ascending order."""
         return np.sort(np.concatenate([part.train, part.validation]))
-
-    def features(self, clips: ClipSet, indices: np.ndarray) -> np.ndarray:
-        """(n, F) of the clips at `indices`."""
-        parts = torch.as_tensor(indices, device=clips.device).split(_BATCH)
-        return torch.cat([self.describe(clips.whole(part), clips) for part in parts]).cpu().numpy()
 
     def probabilities(self, model: "ClassifierMixin", features: np.ndarray, part: Part) -> np.ndarray:
         """Class probabilities (n, K) that the model gives to features (n, F)."""
@@ -100,7 +95,20 @@ class ShallowAttacker(Attacker):
 
 
 @dataclass(frozen=True)
-class BonesLDA(ShallowAttacker):
+class DescribingAttacker(ShallowAttacker):
+    """Features that follow from the coordinates of each clip alone."""
+
+    @abstractmethod
+    def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
+        """Features (N, F) of whole clips (N, 3, T, V, M), metres, padded with zeros; `clips` tells layout and frame rate."""
+
+    def features(self, clips: ClipSet, indices: np.ndarray) -> np.ndarray:
+        parts = torch.as_tensor(indices, device=clips.device).split(_BATCH)
+        return torch.cat([self.describe(clips.whole(part), clips) for part in parts]).cpu().numpy()
+
+
+@dataclass(frozen=True)
+class BonesLDA(DescribingAttacker):
     """Names the person by linear discriminant analysis on bone lengths: finds any method that keeps body shape."""
 
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
@@ -111,7 +119,7 @@ class BonesLDA(ShallowAttacker):
 
 
 @dataclass(frozen=True)
-class BonesKNN(ShallowAttacker):
+class BonesKNN(DescribingAttacker):
     """Names the person by the training clips with the most similar bone lengths: finds any method that keeps body shape."""
 
     k: int = param(5, "number of nearest training clips that vote", minimum=1)
@@ -135,7 +143,7 @@ class BonesKNN(ShallowAttacker):
 
 
 @dataclass(frozen=True)
-class FlatSVM(ShallowAttacker):
+class FlatSVM(DescribingAttacker):
     """Names the person by a support vector machine on the clip as it is: the recognition attack on Pantomime's releases.
 
     Hanisch, Todt and Strufe (PoPETs 2026): clips resampled to 100 frames and flattened, scaled by the largest absolute value,
@@ -186,7 +194,7 @@ class FlatSVM(ShallowAttacker):
 
 
 @dataclass(frozen=True)
-class StatsRF(ShallowAttacker):
+class StatsRF(DescribingAttacker):
     """Names the person by a random forest on where each joint is and how fast it moves."""
 
     trees: int = param(500, "number of trees", minimum=1)
@@ -205,7 +213,7 @@ class StatsRF(ShallowAttacker):
 
 
 @dataclass(frozen=True)
-class GaitDyn(ShallowAttacker):
+class GaitDyn(DescribingAttacker):
     """Names the person by posture and movement alone, never by size: finds what survives retargeting to another body.
 
     Gradient boosting on bone directions. Trees split on one number at a time and need many clips of each person to add up many
@@ -251,9 +259,6 @@ class Nuisance(ShallowAttacker):
 
     control: ClassVar[bool] = True
     trusted: ClassVar[tuple[str, ...]] = (_TREE,)
-
-    def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
-        raise NotImplementedError("nuisance looks at no coordinates")
 
     def features(self, clips: ClipSet, indices: np.ndarray) -> np.ndarray:
         columns = [clips.lengths[:, None].double()]
