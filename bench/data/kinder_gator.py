@@ -125,10 +125,10 @@ class KinderGator(Dataset):
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
         """Reads a folder with the clips (or their archive) and the table of participants; see `Dataset.read`."""
         participants = read_participants(Path(source))
-        with open_source(Path(source), _NAME.pattern, "Kinder-Gator clips (POSE-p565_01-Wave-your-hand-....csv)") as files:
-            for archive in files.unopened:
-                writer.skip(archive, "not opened: unpacked clips lie beside it")
-            for done, member in enumerate(files.members, 1):
+        with open_source(
+            Path(source), _NAME.pattern, "Kinder-Gator clips (POSE-p565_01-Wave-your-hand-....csv)", writer.skip
+        ) as files:
+            for done, member in enumerate(files, 1):
                 subject, _, name, _ = _NAME.fullmatch(member.name).groups()
                 if name not in _ACTIONS:
                     raise member.error(f"{name!r} is no action of this data set")
@@ -136,7 +136,7 @@ class KinderGator(Dataset):
                 clip = f"p{int(subject):03d}_a{action:02d}"
                 labels = {"clip": clip, "action": action, "subject": int(subject), "performance": clip}
                 writer.add(read_clip(member), {**labels, **participants.get(int(subject), dict.fromkeys(_PEOPLE, ""))})
-                progress(done, len(files.members))
+                progress(done, len(files))
 
     def actions(self) -> Mapping[int, str]:
         return {number: name.strip("-").replace("-", " ").lower() for number, name in enumerate(_ACTIONS, 1)}

@@ -61,8 +61,8 @@ class MSRAction3D(Dataset):
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
         """Reads a folder with the text files or their archives; clips without any body are left out; see `Dataset.read`."""
         name = _NAMES[self.coordinates]
-        with open_source(Path(source), name.pattern, f"MSR Action3D clips ({name.pattern})") as files:
-            for done, member in enumerate(files.members, 1):
+        with open_source(Path(source), name.pattern, f"MSR Action3D clips ({name.pattern})", writer.skip) as files:
+            for done, member in enumerate(files, 1):
                 action, subject, trial = map(int, name.fullmatch(member.name).groups())
                 clip = f"a{action:02d}_s{subject:02d}_e{trial:02d}"
                 coordinates = read_clip(member, self.coordinates)
@@ -71,7 +71,7 @@ class MSRAction3D(Dataset):
                     writer.add(coordinates, labels)
                 else:
                     writer.skip(clip, "all coordinates are zero: no body")
-                progress(done, len(files.members))
+                progress(done, len(files))
 
     def actions(self) -> Mapping[int, str]:
         return dict(enumerate(_ACTIONS, 1))

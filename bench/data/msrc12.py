@@ -66,9 +66,9 @@ class MSRC12(Dataset):
 
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
         """Reads a folder with streams and tags, or the archive of both; see `Dataset.read`."""
-        with open_source(Path(source), f"(?i:{_NAME.pattern})", "MSRC-12 streams (P1_1_1_p06.csv, ...)") as files:
+        with open_source(Path(source), f"(?i:{_NAME.pattern})", "MSRC-12 streams (P1_1_1_p06.csv, ...)", writer.skip) as files:
             streams: dict[tuple, dict[str, Member]] = {}
-            for member in files.members:
+            for member in files:
                 *numbers, kind = _NAME.fullmatch(member.name).groups()
                 key = tuple(int(n) if n.isdigit() else n.upper() for n in numbers)
                 streams.setdefault(key, {})[kind.lower()] = member

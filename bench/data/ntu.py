@@ -97,18 +97,16 @@ class NTU120(Dataset):
         source = Path(source)
         genders = gender_table(Path(self.gender_csv)) if self.gender_csv else {}
         missing = missing_clips(source)
-        with open_source(source, CLIP.pattern, _EXPECTED) as files:
-            for archive in files.unopened:
-                writer.skip(archive, "not opened: unpacked clips lie beside it")
+        with open_source(source, CLIP.pattern, _EXPECTED, writer.skip) as files:
             wanted = []
-            for member in files.members:
+            for member in files:
                 labels = clip_labels(member.name)
                 listed = "on the owners' list of missing skeletons" if labels["clip"] in missing else ""
                 if reason := self._outside(labels) or listed:
                     writer.skip(labels["clip"], reason)
                 else:
                     wanted.append((member, labels))
-            left_out = len(files.members) - len(wanted)
+            left_out = len(files) - len(wanted)
             clips = read_each(read_clip, [member for member, _ in wanted])
             for done, ((_, labels), clip) in enumerate(zip(wanted, clips, strict=True), 1):
                 if clip is None:
@@ -117,7 +115,7 @@ class NTU120(Dataset):
                     if self.gender_csv:
                         labels["gender"] = genders.get(labels["subject"], "")
                     writer.add(clip, labels)
-                progress(left_out + done, len(files.members))
+                progress(left_out + done, len(files))
         if not len(writer):
             raise DataError(f"every clip in {source} is left out: of another data set, listed as missing, or without a body")
 

@@ -50,21 +50,13 @@ class Member:
         return DataError(f"{self.place}: {problem}; {self.remedy}")
 
 
-@dataclass(frozen=True)
-class Source:
-    """The files of a source, by name and then by place; `unopened` names archives that lie beside the unpacked files."""
-
-    members: list[Member]
-    unopened: list[str]
-
-
 def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVES)
 
 
 @contextmanager
-def open_source(source: Path, pattern: str, expected: str) -> Iterator[Source]:
-    """Finds the files of a folder (with its subfolders) or an archive whose names match.
+def open_source(source: Path, pattern: str, expected: str, skip: Callable[[str, str], None]) -> Iterator[list[Member]]:
+    """Finds the files of a folder (with its subfolders) or an archive whose names match, by name and then by place.
 
     A folder with no such file is searched for archives. Archives beside unpacked files are not opened: the files win.
 
@@ -72,6 +64,7 @@ def open_source(source: Path, pattern: str, expected: str) -> Iterator[Source]:
         source: Folder or archive.
         pattern: Regular expression for a whole file name.
         expected: What was looked for, e.g. "*.skeleton files", for messages.
+        skip: Is told of each archive that is not opened, and why.
 
     Raises:
         DataError: if there is no such file, an archive is damaged, or two files have the same name.
@@ -90,8 +83,10 @@ def open_source(source: Path, pattern: str, expected: str) -> Iterator[Source]:
             members = _members(source, pattern, stack)
         else:
             raise DataError(f"{source} is neither a folder nor an archive ({', '.join(ARCHIVES)}); expected {expected}")
-        unopened = [path.name for path in archives] if members else []
-        if not members:
+        if members:
+            for path in archives:
+                skip(path.name, "not opened: unpacked clips lie beside it")
+        else:
             members = [member for path in archives for member in _members(path, pattern, stack)]
         if not members:
             raise DataError(f"no {expected} in {source}, nor in an archive there")
@@ -99,7 +94,7 @@ def open_source(source: Path, pattern: str, expected: str) -> Iterator[Source]:
         for one, other in itertools.pairwise(members):
             if one.name == other.name:
                 raise DataError(f"{one.name} occurs twice: {one.place} and {other.place}; remove one of them")
-        yield Source(members, unopened)
+        yield members
 
 
 def _members(archive: Path, pattern: str, stack: ExitStack) -> list[Member]:

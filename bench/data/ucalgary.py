@@ -62,8 +62,10 @@ class UCalgaryGait(Dataset):
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
         """Reads a folder with the runs, or their archive; see `Dataset.read`."""
         seen: dict[tuple[int, str], str] = {}
-        with open_source(Path(source), _NAME.pattern, "UCalgary runs (subject1_Seq_1_Gen_F_GeometricPositions_N.csv)") as files:
-            numbered = [(_NAME.fullmatch(member.name).groups(), member) for member in files.members]
+        with open_source(
+            Path(source), _NAME.pattern, "UCalgary runs (subject1_Seq_1_Gen_F_GeometricPositions_N.csv)", writer.skip
+        ) as files:
+            numbered = [(_NAME.fullmatch(member.name).groups(), member) for member in files]
             numbered.sort(key=lambda item: (int(item[0][0]), int(item[0][1])))
             for done, ((subject, run, gender, kind), member) in enumerate(numbered, 1):
                 clip, data = f"s{int(subject):02d}_r{run}", member.read()

@@ -71,9 +71,11 @@ class UIPRMD(Dataset):
         Raises:
             DataError: also if a clip has positions but no angles, or the other way round.
         """
-        with open_source(Path(source), _NAME.pattern, "UI-PRMD clips (m01_s01_e01_positions.txt, ..._angles.txt)") as files:
+        with open_source(
+            Path(source), _NAME.pattern, "UI-PRMD clips (m01_s01_e01_positions.txt, ..._angles.txt)", writer.skip
+        ) as files:
             pairs: dict[tuple[int, int, int, bool], dict[str, Member]] = {}
-            for member in files.members:
+            for member in files:
                 movement, subject, repetition, what, wrong = _NAME.fullmatch(member.name).groups()
                 pairs.setdefault((int(movement), int(subject), int(repetition), bool(wrong)), {})[what] = member
             for done, (numbers, pair) in enumerate(sorted(pairs.items()), 1):

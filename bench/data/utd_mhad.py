@@ -85,10 +85,8 @@ class UTDMHAD(Dataset):
 
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
         """Reads a folder with the `.mat` files (or with their archive), or the archive itself; see `Dataset.read`."""
-        with open_source(Path(source), _NAME.pattern, _EXPECTED) as files:
-            for archive in files.unopened:
-                writer.skip(archive, "not opened: unpacked clips lie beside it")
-            numbered = [(tuple(map(int, _NAME.fullmatch(member.name).groups())), member) for member in files.members]
+        with open_source(Path(source), _NAME.pattern, _EXPECTED, writer.skip) as files:
+            numbered = [(tuple(map(int, _NAME.fullmatch(member.name).groups())), member) for member in files]
             numbered.sort(key=lambda item: item[0])
             for done, (numbers, member) in enumerate(numbered, 1):
                 writer.add(read_clip(member), _labels(*numbers))

@@ -58,8 +58,8 @@ class UTKinect(Dataset):
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
         """Reads a folder with the recordings and their label file, or the archive of both; see `Dataset.read`."""
         wanted = f"{_TAKE.pattern}|{re.escape(_LABELS[self.labels])}"
-        with open_source(Path(source), wanted, "UTKinect recordings (joints_s01_e01.txt, ...)") as files:
-            members = {member.name: member for member in files.members}
+        with open_source(Path(source), wanted, "UTKinect recordings (joints_s01_e01.txt, ...)", writer.skip) as files:
+            members = {member.name: member for member in files}
             if _LABELS[self.labels] not in members:
                 raise DataError(f"{source} lacks {_LABELS[self.labels]}, which says where actions begin and end")
             segments = read_segments(members.pop(_LABELS[self.labels]))
