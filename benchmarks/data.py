@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.data.normalisation import normalise_view
+from bench.data.normalisation import normalise_clip
 from bench.data.ntu_files import main_bodies, parse_skeleton
 from bench.data.ntu_format import write_ntu_folder
 from bench.data.synthetic import Synthetic
@@ -141,13 +141,12 @@ def compare(files: list[Path], rounds: int) -> None:
     ours = [main_bodies(parse_skeleton(file.read_bytes())) for file in files]
     worst = max(float(np.abs(a[..., : b.shape[3]] - b).max()) for a, b in zip(plain, ours, strict=True))
     print(f"{len(files)} files; reading agrees to {worst:.1e} m")
-    clips = np.zeros((len(files), 3, max(clip.shape[1] for clip in ours), 25, 2), np.float32)
-    lengths = np.array([clip.shape[1] for clip in ours])
-    for clip, out in zip(ours, clips, strict=True):
-        out[:, : clip.shape[1], ..., : clip.shape[3]] = clip
     layout = get_layout("ntu")
-    expected = np.stack([plain_normalise(clip[:, :length]) for clip, length in zip(clips, lengths, strict=True)])
-    worst = float(np.abs(normalise_view(clips, lengths, layout, FRAMES)[0] - expected).max())
+    clips = [clip.astype(np.float32) for clip in ours]
+    padded = [np.concatenate([clip, np.zeros((*clip.shape[:3], 2 - clip.shape[3]), np.float32)], axis=3) for clip in clips]
+    expected = [plain_normalise(clip) for clip in padded]
+    found = [normalise_clip(clip, layout, FRAMES) for clip in clips]
+    worst = max(float(np.abs(a[..., : b.shape[3]] - b).max()) for a, b in zip(expected, found, strict=True))
     print(f"normalising agrees to {worst:.1e} m")
     steps = {
         "read": (
@@ -155,8 +154,8 @@ def compare(files: list[Path], rounds: int) -> None:
             lambda: [main_bodies(parse_skeleton(file.read_bytes())) for file in files],
         ),
         "normalise": (
-            lambda: [plain_normalise(clip[:, :length]) for clip, length in zip(clips, lengths, strict=True)],
-            lambda: normalise_view(clips, lengths, layout, FRAMES),
+            lambda: [plain_normalise(clip) for clip in padded],
+            lambda: [normalise_clip(clip, layout, FRAMES) for clip in clips],
         ),
     }
     for name, (slow, fast) in steps.items():

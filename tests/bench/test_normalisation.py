@@ -235,9 +235,9 @@ def make_store(path, clips, lengths):
     return ClipStore.open(path)
 
 
-def normalised(store, path, method="view", batch=64):
+def normalised(store, path, method="view"):
     with ClipWriter(path, NTU, {"frame_rate": 30.0}) as writer:
-        normalise_store(store, writer, method, batch)
+        normalise_store(store, writer, method)
     return ClipStore.open(path)
 
 
@@ -247,7 +247,6 @@ def test_store(tmp_path):
     clips, lengths = clips[somebody], lengths[somebody]
     store = make_store(tmp_path / "raw", clips, lengths)
     out = normalised(store, tmp_path / "view")
-    assert normalised(store, tmp_path / "again", batch=5).fingerprint == out.fingerprint
     assert normalised(store, tmp_path / "none", "none").fingerprint == store.fingerprint
     assert out.labels.equals(store.labels)
     assert out.labels["gender"].isna().any()
@@ -268,12 +267,12 @@ def test_store_unknown_method(tmp_path):
 def test_store_memory_is_flat(tmp_path):
     peaks = []
     for count in (40, 320):
-        clips = people(np.random.default_rng(7), count, 30, NTU, bodies=1)
-        store = make_store(tmp_path / f"raw{count}", clips, np.full(count, 30))
+        clips = people(np.random.default_rng(7), count, 90, NTU, bodies=1)
+        store = make_store(tmp_path / f"raw{count}", clips, np.full(count, 90))
         len(store.labels)  # the table is small, but pandas is not
         del clips
         tracemalloc.start()
-        normalised(store, tmp_path / f"out{count}", batch=16)
+        normalised(store, tmp_path / f"out{count}")
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    assert peaks[1] < 1.3 * peaks[0]
+    assert peaks[1] - peaks[0] < 280 * 90 * 3 * 25 * 4 / 10  # a tenth of what there is more to hold
