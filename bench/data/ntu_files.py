@@ -13,6 +13,7 @@ are not used.
 """
 
 import csv
+import functools
 import io
 import os
 import re
@@ -36,7 +37,7 @@ _MEANING = {
     _JOINT_VALUES: "a joint: x y z, depth, colour, orientation, tracking state",
 }
 _FARTHEST = 1e6  # metres; a coordinate beyond is damage
-_NUMERIC = b"0123456789+-.eE \r\n"
+_COMMAS = bytes(ord(",") if chr(byte) in " \n" else byte for byte in range(256))
 _MISSING_LISTS = "*missing_skeletons*.txt"
 _LISTED = re.compile(r"S\d{3}C\d{3}P\d{3}R\d{3}A\d{3}")
 
@@ -86,9 +87,11 @@ def main_bodies(slots: np.ndarray) -> np.ndarray | None:
     Args:
         slots: (T, V, 3, slots), zero where a body is absent.
     """
-    present = slots.any(axis=(1, 2))  # (T, slots)
-    energy = [float(slots[there, :, :, k].std(axis=(0, 1)).sum()) if there.any() else -1.0 for k, there in enumerate(present.T)]
-    kept = [k for k in np.argsort(energy)[::-1][:BODIES] if energy[k] >= 0]
+    present = [slots[..., k].any(axis=(1, 2)) for k in range(slots.shape[3])]  # of each slot: (T,)
+    kept = [k for k, there in enumerate(present) if there.any()]
+    if len(kept) > 1:
+        energy = [float(slots[present[k], ..., k].reshape(-1, 3).T.copy().std(axis=1).sum()) for k in kept]
+        kept = [kept[i] for i in np.argsort(energy)[::-1][:BODIES]]
     return slots[..., kept].transpose(2, 0, 1, 3) if kept else None
 
 
@@ -111,91 +114,106 @@ def parse_skeleton(data: bytes) -> np.ndarray:
 
 
 def _tabulate(data: bytes) -> tuple[np.ndarray, np.ndarray] | None:
-    """The first three numbers of each line (L, 3), NaN beyond its last, and how many it has (L,); None where this is not certain.
+    """All numbers (K,), and where those of each line start, with their end (L + 1,); None where this is not certain.
 
-    Joint lines, all of one form and nine tenths of the text, go through a fast parser, which reads of them what is used; it hands
-    out the others one by one.
+    With commas for spaces and line ends the text is one JSON array, for which there are parsers that read hundreds of megabytes
+    a second and refuse whatever is not a number.
     """
-    import pyarrow
-    from pyarrow import csv
-
-    if data.translate(None, _NUMERIC):
-        return None
-    others: list[tuple[int, int, str]] = []
-
-    def other(row: csv.InvalidRow) -> str:
-        others.append((row.number - 1, row.actual_columns, row.text))
-        return "skip"
-
-    names = [str(number) for number in range(_JOINT_VALUES)]
+    data = data.rstrip()
+    commas = data.translate(_COMMAS)
     try:
-        found = csv.read_csv(
-            pyarrow.BufferReader(data),
-            csv.ReadOptions(column_names=names, use_threads=False, block_size=max(len(data), 1)),
-            csv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=False, invalid_row_handler=other),
-            csv.ConvertOptions(include_columns=names[:3], column_types=dict.fromkeys(names[:3], pyarrow.float64())),
-        )
-    except (pyarrow.ArrowInvalid, OverflowError):
+        numbers = np.frombuffer(_json_parser().parse(b"[%b]" % commas).as_buffer(of_type="d"))
+    except (ValueError, TypeError, RuntimeError):
         return None
-    joints = np.ones(found.num_rows + len(others), dtype=bool)
-    counts = np.full(len(joints), _JOINT_VALUES)
-    table = np.full((len(joints), 3), np.nan)
-    for line, count, text in others:
-        values = text.split()
-        if line >= len(joints) or len(values) not in (0, count):  # two spaces in a row, or one at an end
-            return None
-        joints[line], counts[line] = False, len(values)
-        try:
-            table[line, 0] = float(values[0]) if values else np.nan
-        except ValueError:
-            return None
-    table[joints] = np.stack([column.to_numpy() for column in found.columns], axis=1)
-    return None if np.isnan(table[joints]).any() else (table, counts)
+    if not len(numbers):
+        return None
+    after = np.flatnonzero(np.frombuffer(commas, dtype=np.uint8) == ord(","))  # one comma after each number but the last
+    ends = np.flatnonzero(np.frombuffer(data, dtype=np.uint8)[after] == ord("\n"))
+    return numbers, np.concatenate([[0], ends + 1, [len(numbers)]])
+
+
+@functools.cache
+def _json_parser() -> Any:
+    import simdjson
+
+    return simdjson.Parser()
 
 
 def _tabulate_carefully(data: bytes) -> tuple[np.ndarray, np.ndarray]:
-    """As `_tabulate`, number by number, and all twelve of them."""
-    rows = [line.split() for line in data.splitlines()]
-    counts = np.array([len(row) for row in rows], dtype=np.int64)
-    table = np.full((len(rows), _JOINT_VALUES), np.nan)
-    for line, row in enumerate(rows):
-        for column, text in enumerate(row[:_JOINT_VALUES]):
+    """As `_tabulate`, number by number; empty lines at the end mean nothing."""
+    numbers, bounds = [], [0]
+    for line, row in enumerate(data.rstrip().splitlines(), 1):
+        for text in row.split():
             try:
-                table[line, column] = float(text)
+                numbers.append(float(text))
             except ValueError:
-                raise FormatError(line + 1, f"{text.decode(errors='replace')!r} is not a number") from None
-    return table, counts
+                raise FormatError(line, f"{text.decode(errors='replace')!r} is not a number") from None
+        bounds.append(len(numbers))
+    return np.array(numbers, dtype=np.float64), np.array(bounds)
 
 
-def _coordinates(table: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Checks the form of a tabulated file line by line and picks the coordinates."""
+def _coordinates(numbers: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    """Checks the form of a tabulated file and picks the coordinates."""
+    counts = np.diff(bounds)
+    first = numbers[np.minimum(bounds[:-1], len(numbers) - 1)] if len(numbers) else np.zeros(len(counts))
+    bodies = _regular_bodies(first, counts)
+    frames, slots, firsts = _walked_bodies(first, counts) if bodies is None else bodies
+    offsets = _JOINT_VALUES * np.arange(JOINTS)[:, None] + np.arange(3)  # of x y z within a body's joint lines
+    values = numbers[bounds[firsts][:, None, None] + offsets]  # (bodies, 25, 3)
+    far = ~(np.abs(values) < _FARTHEST)  # NaN is far, too
+    if far.any():
+        body, joint, axis = np.argwhere(far)[0]
+        at, value = int(firsts[body] + joint) + 1, values[body, joint, axis]
+        raise FormatError(at, f"{'xyz'[axis]} of joint {joint + 1} is {value:g}, expected a place in metres")
+    out = np.zeros((SLOTS, int(first[0]), JOINTS, 3))
+    seen = slots < SLOTS
+    out[slots[seen], frames[seen]] = values[seen]
+    return out.transpose(1, 2, 3, 0)
+
+
+def _regular_bodies(first: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
+    """What `_walked_bodies` finds, where the file has no fault; None where it has one."""
+    if not len(counts) or not (0 <= first[0] < len(counts)):
+        return None
+    single = np.flatnonzero(counts == 1)
+    before_joints = np.flatnonzero(counts == _BODY_VALUES) + 1
+    heads = np.setdiff1d(single, before_joints, assume_unique=True)[1:]  # lines with a frame's number of bodies
+    here = first[heads]
+    if len(heads) != first[0] or not ((here >= 0) & (here < len(counts)) & (here % 1 == 0)).all():
+        return None
+    frames = np.repeat(np.arange(len(heads)), here.astype(np.int64))
+    starts = 1 + np.arange(len(heads)) + (2 + JOINTS) * (np.cumsum(here, dtype=np.int64) - here.astype(np.int64))
+    slots = np.arange(len(frames)) - np.searchsorted(frames, frames)
+    bodies = starts[frames] + 1 + slots * (2 + JOINTS)  # the line of each body's ten values
+    expected = np.full(1 + len(heads) + (2 + JOINTS) * len(frames), _JOINT_VALUES)
+    expected[0] = expected[starts] = 1
+    expected[bodies], expected[bodies + 1] = _BODY_VALUES, 1
+    if not np.array_equal(expected, counts) or (first[bodies + 1] != JOINTS).any():
+        return None
+    return np.stack([frames, slots, bodies + 2])
+
+
+def _walked_bodies(first: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Checks the form line by line, by the first number of each line and how many it has.
+
+    Returns:
+        (3, bodies): of each body of each frame, its frame, slot and first joint line, all from 0.
+    """
     lines = len(counts)
-    while lines and not counts[lines - 1]:
-        lines -= 1  # empty lines at the end mean nothing
     expected = np.zeros(lines, dtype=np.int64)  # values that a line should have; 0 where the walk did not come
     late: FormatError | None = None
     try:
-        frames, slots, firsts = _structure(table[:lines, 0].tolist(), counts.tolist(), expected)
+        bodies = _structure(first.tolist(), counts.tolist(), expected)
     except FormatError as error:
         late = error
-    wrong = np.flatnonzero((expected > 0) & (counts[:lines] != expected))
+    wrong = np.flatnonzero((expected > 0) & (counts != expected))
     if wrong.size:
         line = int(wrong[0])
         end = ", and the file ends: it is cut short" if line == lines - 1 else ""
         raise FormatError(line + 1, f"{counts[line]} values, expected {expected[line]} ({_MEANING[int(expected[line])]}){end}")
     if late:
         raise late
-    joints = np.add.outer(firsts, np.arange(JOINTS))  # (bodies, 25): line of each joint
-    values = table[joints, :3]  # (bodies, 25, 3)
-    far = ~(np.abs(values) < _FARTHEST)  # NaN is far, too
-    if far.any():
-        body, joint, axis = np.argwhere(far)[0]
-        at, value = int(joints[body, joint]) + 1, values[body, joint, axis]
-        raise FormatError(at, f"{'xyz'[axis]} of joint {joint + 1} is {value:g}, expected a place in metres")
-    out = np.zeros((int(table[0, 0]), JOINTS, 3, SLOTS))
-    seen = slots < SLOTS
-    out[frames[seen], :, :, slots[seen]] = values[seen]
-    return out
+    return bodies
 
 
 def _structure(first: list[float], counts: list[int], expected: np.ndarray) -> np.ndarray:
@@ -206,7 +224,7 @@ def _structure(first: list[float], counts: list[int], expected: np.ndarray) -> n
         counts: Number of values of each line.
 
     Returns:
-        (3, bodies): of each body of each frame, its frame, slot and first joint line, all from 0.
+        As `_walked_bodies`.
     """
     lines = len(first)
     bodies: list[tuple[int, int, int]] = []
