@@ -72,17 +72,42 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield temporary
-        temporary.chmod(0o777 & ~_umask())
-        if path.exists():
-            doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
-            os.rename(path, doomed / path.name)
-            os.rename(temporary, path)
-            shutil.rmtree(doomed)
-        else:
-            os.rename(temporary, path)
+        _put_in_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+@contextlib.contextmanager
+def resumable_folder(path: Path, key: str) -> Iterator[Path]:
+    """As `atomic_folder`, but what was written stays for the next attempt of the same key if the work is interrupted.
+
+    An error removes it; Ctrl-C or the end of the process does not. The caller must hold a lock on `path`.
+    """
+    temporary = path.parent / f".{path.name}.partial"
+    mark = temporary / "key"
+    if not mark.is_file() or mark.read_text(encoding="utf-8") != key:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        mark.write_text(key, encoding="utf-8")
+    try:
+        yield temporary
+        mark.unlink()
+        _put_in_place(temporary, path)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    temporary.chmod(0o777 & ~_umask())
+    if path.exists():
+        doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
+        os.rename(path, doomed / path.name)
+        os.rename(temporary, path)
+        shutil.rmtree(doomed)
+    else:
+        os.rename(temporary, path)
 
 
 def _umask() -> int:

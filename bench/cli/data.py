@@ -25,7 +25,7 @@ def prepare(name: str, source: Path | None, results: Path) -> None:
 
     spec = parse_spec(name, DATASETS)
     with Display() as display, display.step(f"read {spec}") as report:
-        store = read(spec, source, results, lambda done, total: report(done, total, f"{done} clips"))
+        store = read(spec, source, results, lambda done, total: report(done, total, f"{done} clips"), display.say)
     click.echo(f"{len(store)} clips, {len(store.meta['skipped'])} left out, fingerprint {store.fingerprint}: {store.path}")
 
 

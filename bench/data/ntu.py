@@ -102,6 +102,8 @@ class NTU120(Dataset):
             for member in files:
                 labels = clip_labels(member.name)
                 listed = "on the owners' list of missing skeletons" if labels["clip"] in missing else ""
+                if writer.has(labels["clip"]):
+                    continue
                 if reason := self._outside(labels) or listed:
                     writer.skip(labels["clip"], reason)
                 else:

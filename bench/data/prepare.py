@@ -9,6 +9,7 @@ from filelock import FileLock
 
 from bench.data.dataset import DataError, Dataset
 from bench.data.store import ClipStore, ClipWriter
+from bench.files import digest
 from bench.skeleton import get_layout
 from bench.specs import Spec
 
@@ -20,9 +21,15 @@ def store_path(results: Path, spec: Spec) -> Path:
 
 
 def prepare(
-    spec: Spec, source: Path | None, results: Path, progress: Callable[[int, int], None] = lambda done, total: None
+    spec: Spec,
+    source: Path | None,
+    results: Path,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> ClipStore:
     """Reads a data set into its clip store, replacing an earlier one.
+
+    An attempt on the same files that was interrupted (not: that failed) goes on where it ended.
 
     Raises:
         DataError: if the source is missing or cannot be read; nothing is left behind.
@@ -48,9 +55,18 @@ def prepare(
     with FileLock(path.parent / f".{path.name}.lock"):
         for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed; we hold its lock
             shutil.rmtree(left_over, ignore_errors=True)
-        with ClipWriter(path, get_layout(dataset.layout), meta) as writer:
+        resume = digest([str(spec), meta, _listing(source)]) if source else None
+        with ClipWriter(path, get_layout(dataset.layout), meta, resume) as writer:
+            if writer.resumed:
+                say(f"{path.name}: goes on after the {writer.resumed} clips of an interrupted attempt")
             dataset.read(source, writer, progress)
     return ClipStore.open(path)
+
+
+def _listing(source: Path) -> list[tuple[str, int, int]]:
+    """What tells a changed source from an unchanged one: name, size and time of each file."""
+    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+    return [(str(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in (path.stat(),)]
 
 
 def open_or_prepare(spec: Spec, results: Path, progress: Callable[[int, int], None] = lambda done, total: None) -> ClipStore:

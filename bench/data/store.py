@@ -16,6 +16,9 @@ hold the same data.
 import csv
 import hashlib
 import io
+import json
+import os
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.files import UserError, atomic_folder, read_json, write_json
+from bench.files import UserError, atomic_folder, read_json, resumable_folder, write_json
 from bench.skeleton import Layout, get_layout, layout_names
 
 SCHEMA = 1
@@ -43,23 +46,32 @@ class ClipWriter:
         path: Folder to create; an existing store there is replaced.
         layout: Layout of the clips.
         meta: What else `meta.json` states (JSON values). `skipped` may be filled while writing by `skip`.
+        resume: If given, work that was interrupted (not: that failed) goes on where it ended at the next attempt with the same
+            text, which must stand for everything that decides on the clips and their order. Until it is found again, every clip
+            must be offered in the same order; those for which `has` is true are not written twice.
     """
 
-    def __init__(self, path: Path, layout: Layout, meta: Mapping[str, Any]):
-        self._folder = atomic_folder(Path(path))
+    def __init__(self, path: Path, layout: Layout, meta: Mapping[str, Any], resume: str | None = None):
+        self._folder = atomic_folder(Path(path)) if resume is None else resumable_folder(Path(path), resume)
+        self._resumes = resume is not None
         self._layout = layout
         self._meta = dict(meta)
         self._index: list[tuple[int, int, int]] = []
         self._labels: list[Mapping[str, Any]] = []
         self._names: set[str] = set()
         self._skipped: list[dict[str, str]] = []
+        self._earlier: set[str] = set()  # names that an interrupted attempt has dealt with
         self._rows = 0
         self._hash = hashlib.sha256()
 
     def __enter__(self) -> "ClipWriter":
         self._path = self._folder.__enter__()
-        self._file = (self._path / "frames.npy").open("wb")
+        frames = self._path / "frames.npy"
+        self._file = frames.open("r+b" if frames.exists() else "w+b")
         self._write_header()
+        if self._resumes:
+            self._go_on()
+        self._file.truncate()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -67,14 +79,28 @@ class ClipWriter:
             if kind is None:
                 self._finish()
         except BaseException as failure:
-            self._file.close()
+            self._close()
             self._folder.__exit__(type(failure), failure, failure.__traceback__)
             raise
-        self._file.close()
+        self._close()
         self._folder.__exit__(kind, error, trace)
+
+    def _close(self) -> None:
+        self._file.close()
+        if self._resumes:
+            self._journal.close()
 
     def __len__(self) -> int:
         return len(self._index)
+
+    def has(self, name: str) -> bool:
+        """Whether an interrupted attempt has written or left out this clip, so that its file need not be read again."""
+        return name in self._earlier
+
+    @property
+    def resumed(self) -> int:
+        """Clips that an interrupted attempt has dealt with."""
+        return len(self._earlier)
 
     def add(self, clip: np.ndarray, labels: Mapping[str, Any]) -> None:
         """Appends a clip (3, T, V, M) in metres; trailing bodies that are absent throughout are dropped.
@@ -87,6 +113,8 @@ class ClipWriter:
         if missing:
             raise ValueError(f"clip {labels.get('clip')!r}: no value for {', '.join(missing)}")
         name = str(labels["clip"])
+        if name in self._earlier:
+            return
         if name in self._names:
             raise ValueError(f"clip {name!r} was already written")
         if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != self._layout.num_joints or not clip.shape[1]:
@@ -100,15 +128,50 @@ class ClipWriter:
         rows = np.ascontiguousarray(clip[..., :bodies].transpose(1, 3, 0, 2), dtype="<f4")  # (T, M, 3, V)
         data = rows.tobytes()
         self._file.write(data)
+        self._append(data, clip.shape[1], bodies, labels)
+        self._note({"labels": dict(labels), "frames": clip.shape[1], "bodies": bodies, "check": zlib.crc32(data)})
+
+    def _append(self, data: bytes, frames: int, bodies: int, labels: Mapping[str, Any]) -> None:
         self._hash.update(data)
-        self._index.append((self._rows, clip.shape[1], bodies))
-        self._rows += clip.shape[1] * bodies
+        self._index.append((self._rows, frames, bodies))
+        self._rows += frames * bodies
         self._labels.append(dict(labels))
-        self._names.add(name)
+        self._names.add(str(labels["clip"]))
 
     def skip(self, name: str, reason: str) -> None:
         """Notes a file or clip that is left out, and by which rule."""
-        self._skipped.append({"clip": name, "reason": reason})
+        if name not in self._earlier:
+            self._skipped.append({"clip": name, "reason": reason})
+            self._note({"skipped": name, "reason": reason})
+
+    def _note(self, entry: Mapping[str, Any]) -> None:
+        """Writes down what was done, after what was done: a journal that is ahead of the frames would be a lie."""
+        if self._resumes:
+            self._file.flush()
+            self._journal.write(json.dumps(entry) + "\n")
+            self._journal.flush()
+
+    def _go_on(self) -> None:
+        """Takes over what an interrupted attempt wrote, up to the first entry of its journal that is cut or does not fit."""
+        path = self._path / "journal.jsonl"
+        size = 0
+        for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
+            if not line.endswith(b"\n"):
+                break
+            entry = json.loads(line)
+            if "skipped" in entry:
+                self._skipped.append({"clip": entry["skipped"], "reason": entry["reason"]})
+                self._earlier.add(entry["skipped"])
+            else:
+                data = self._file.read(4 * 3 * self._layout.num_joints * entry["frames"] * entry["bodies"])
+                if zlib.crc32(data) != entry["check"]:
+                    self._file.seek(-len(data), os.SEEK_CUR)
+                    break
+                self._append(data, entry["frames"], entry["bodies"], entry["labels"])
+                self._earlier.add(str(entry["labels"]["clip"]))
+            size += len(line)
+        self._journal = path.open("a", encoding="utf-8")
+        self._journal.truncate(size)
 
     def _write_header(self) -> None:
         # numpy pads the header so that a larger first axis fits later in the same number of bytes.
@@ -120,6 +183,9 @@ class ClipWriter:
             raise StoreError(f"no clip could be read ({len(self._skipped)} skipped)")
         self._file.seek(0)
         self._write_header()
+        if self._resumes:
+            self._journal.close()
+            (self._path / "journal.jsonl").unlink()
         index = np.asarray(self._index, dtype="<i8")
         np.save(self._path / "index.npy", index)
         text = _labels_csv(self._labels)

@@ -6,15 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bench.data import ntu_files
+from bench.data import ntu, ntu_files
 from bench.data.dataset import DataError
 from bench.data.ntu import NTU60, NTU120
 from bench.data.ntu_files import main_bodies, parse_skeleton
 from bench.data.ntu_format import write_ntu_folder, write_skeleton
+from bench.data.prepare import prepare
 from bench.data.store import ClipStore, ClipWriter
 from bench.data.synthetic import Synthetic
 from bench.protocols import ProtocolError, instantiate
+from bench.registry import DATASETS
 from bench.skeleton import get_layout
+from bench.specs import parse_spec
 
 NAMES = ["S001C001P001R001A011", "S001C003P008R002A058", "S002C001P003R001A003"]
 
@@ -451,3 +454,25 @@ def test_what_the_owners_state():
     assert {number: names[number] for number in known} == known
     # Two-person actions: 50 to 60 and 106 to 120.
     assert all("other" in names[a] or a in (58,) for a in range(50, 61))
+
+
+def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
+    """The files that were read are not read again, and the store is the one of an undisturbed run."""
+    people = Synthetic(people=2, motions=2, replications=2, cameras=1)
+    write_ntu_folder(people, tmp_path / "clips")
+    spec = parse_spec("ntu60", DATASETS)
+    whole = prepare(spec, tmp_path / "clips", tmp_path / "whole")
+
+    def stop(done, total):
+        if done == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(spec, tmp_path / "clips", tmp_path / "results", stop)
+    read_again, said = [], []
+    monkeypatch.setattr(ntu, "read_clip", lambda member: read_again.append(member.name) or ntu_files.read_clip(member))
+    store = prepare(spec, tmp_path / "clips", tmp_path / "results", say=said.append)
+    assert len(read_again) == len(whole) - 5
+    assert said == ["ntu60: goes on after the 5 clips of an interrupted attempt"]
+    for name in ("frames.npy", "index.npy", "labels.csv", "meta.json"):
+        assert (store.path / name).read_bytes() == (whole.path / name).read_bytes()

@@ -164,3 +164,69 @@ def test_damage_is_refused_in_one_line(tmp_path, damage):
 def test_no_store_at_all(tmp_path):
     with pytest.raises(StoreError, match="not a whole clip store"):
         ClipStore.open(tmp_path / "nothing")
+
+
+class Killed(BaseException):
+    """Stands for Ctrl-C: not an error of the work."""
+
+
+def write_until(path, clips, last, key="key"):
+    """Writes clips, every third one left out, and is interrupted after `last` of them; returns how many were there before."""
+    with ClipWriter(path, NTU, META, key) as writer:
+        before = writer.resumed
+        for k, clip in enumerate(clips[:last]):
+            if k % 3 == 2:
+                writer.skip(f"c{k}", "a rule")
+            else:
+                writer.add(clip, labels(k, gender="F"))
+        if last < len(clips):
+            raise Killed
+    return before
+
+
+def files_of(path):
+    return {file.name: file.read_bytes() for file in path.iterdir()}
+
+
+def test_interrupted_work_goes_on(tmp_path):
+    clips = make_clips()
+    write_until(tmp_path / "whole", clips, 4)
+    for last in (0, 1, 3):
+        with pytest.raises(Killed):
+            write_until(tmp_path / "s", clips, last)
+        assert not (tmp_path / "s").exists()
+    assert write_until(tmp_path / "s", clips, 4) == 3
+    assert files_of(tmp_path / "s") == files_of(tmp_path / "whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s", "whole"]
+
+
+@pytest.mark.parametrize(
+    "damage", ["journal cut", "journal cut within a line", "frames cut", "frames overwritten", "another key"]
+)
+def test_what_an_interruption_left_is_checked(tmp_path, damage):
+    clips = make_clips()
+    write_until(tmp_path / "whole", clips, 4)
+    with pytest.raises(Killed):
+        write_until(tmp_path / "s", clips, 3)
+    journal, frames = (tmp_path / ".s.partial" / name for name in ("journal.jsonl", "frames.npy"))
+    if damage.startswith("journal"):
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(b"".join(lines[:2]) if damage == "journal cut" else b"".join(lines)[:-5])
+    elif damage == "frames cut":
+        frames.write_bytes(frames.read_bytes()[:-7])
+    elif damage == "frames overwritten":
+        frames.write_bytes(frames.read_bytes()[:-7] + bytes(7))
+    expected = {"journal cut": 2, "journal cut within a line": 2, "frames cut": 1, "frames overwritten": 1, "another key": 0}
+    key = "other" if damage == "another key" else "key"
+    assert write_until(tmp_path / "s", clips, 4, key) == expected[damage]
+    assert files_of(tmp_path / "s") == files_of(tmp_path / "whole")
+
+
+def test_an_error_leaves_nothing_to_go_on_with(tmp_path):
+    clips = make_clips()
+    with pytest.raises(Killed):
+        write_until(tmp_path / "s", clips, 2)
+    with pytest.raises(ValueError, match="already written"), ClipWriter(tmp_path / "s", NTU, META, "key") as writer:
+        writer.add(clips[2], labels(7))
+        writer.add(clips[2], labels(7))
+    assert not list(tmp_path.iterdir())
