@@ -5,6 +5,8 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 from bench.data.sources import Member
@@ -18,7 +20,7 @@ _AHEAD = 4  # messages under way for each process
 def read_each(parse: Callable[[Member], T], members: Sequence[Member]) -> Iterator[T]:
     """What `parse` makes of each file, in order.
 
-    Files are opened by this process, one archive at a time, and parsed by one process a core if there are many of them.
+    If there are many, they are parsed by one process a core, which also opens them where they do not lie in an archive.
 
     Args:
         parse: A function of a module: other processes import it by its name.
@@ -35,7 +37,7 @@ def read_each(parse: Callable[[Member], T], members: Sequence[Member]) -> Iterat
         under_way: deque[Future] = deque()
         try:
             for start in range(0, len(members), _CHUNK):
-                chunk = [(member.name, member.place, member.remedy, member.read()) for member in members[start : start + _CHUNK]]
+                chunk = [_for_another_process(member) for member in members[start : start + _CHUNK]]
                 under_way.append(pool.submit(_parse_chunk, parse, chunk))
                 if len(under_way) >= _AHEAD * cores:
                     yield from _results(under_way.popleft())
@@ -45,14 +47,28 @@ def read_each(parse: Callable[[Member], T], members: Sequence[Member]) -> Iterat
             pool.shutdown(cancel_futures=True)
 
 
-def _parse_chunk(
-    parse: Callable[[Member], Any], chunk: Sequence[tuple[str, str, str, bytes]]
-) -> list[tuple[Any, Exception | None]]:
+@dataclass(frozen=True)
+class _Held:
+    """The content of a file that was read."""
+
+    data: bytes
+
+    def __call__(self) -> bytes:
+        return self.data
+
+
+def _for_another_process(member: Member) -> Member:
+    """The member itself if it is a plain file; else with what it holds, which is read here: an archive is open only here."""
+    opens_itself = getattr(member.content, "__func__", None) is Path.read_bytes
+    return member if opens_itself else replace(member, content=_Held(member.read()))
+
+
+def _parse_chunk(parse: Callable[[Member], Any], chunk: Sequence[Member]) -> list[tuple[Any, Exception | None]]:
     """Each result, or what went wrong with it; after an error nothing more is read."""
     found: list[tuple[Any, Exception | None]] = []
-    for name, place, remedy, data in chunk:
+    for member in chunk:
         try:
-            found.append((parse(Member(name, place, remedy, lambda data=data: data)), None))
+            found.append((parse(member), None))
         except Exception as error:  # it is raised when the file's turn comes
             found.append((None, error))
             break

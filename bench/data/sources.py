@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 from bench.data.dataset import DataError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")
+LARGEST = 2**28  # bytes of one file: a clip of an hour has a third of it; what unpacks to more is no clip
 _DAMAGED = (OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile)
 
 
@@ -27,19 +28,26 @@ class Member:
         place: Where it lies, for messages: a path, or "member of archive".
         remedy: What to do if it is damaged.
         content: Reads it.
+        size: Bytes that it has, as far as its archive tells.
     """
 
     name: str
     place: str
     remedy: str
     content: Callable[[], bytes]
+    size: int = 0
 
-    def read(self) -> bytes:
+    def read(self, largest: int = LARGEST) -> bytes:
         """The file's bytes.
 
+        Args:
+            largest: Bytes beyond which it is refused unread.
+
         Raises:
-            DataError: if it cannot be read.
+            DataError: if it cannot be read, or is larger.
         """
+        if self.size > largest:
+            raise self.error(f"{self.size} bytes, expected at most {largest}")
         try:
             return self.content()
         except _DAMAGED as error:
@@ -75,7 +83,13 @@ def open_source(source: Path, pattern: str, expected: str, skip: Callable[[str, 
             paths = sorted(path for path in source.rglob("*") if not path.name.startswith("."))
             archives = [path for path in paths if is_archive(path) and path.is_file()]
             members = [
-                Member(path.name, str(path), "copy it again, or delete it to leave the clip out", path.read_bytes)
+                Member(
+                    path.name,
+                    str(path),
+                    "copy it again, or delete it to leave the clip out",
+                    path.read_bytes,
+                    path.stat().st_size,
+                )
                 for path in paths
                 if re.fullmatch(pattern, path.name) and path.is_file()
             ]
@@ -103,19 +117,21 @@ def _members(archive: Path, pattern: str, stack: ExitStack) -> list[Member]:
     except _DAMAGED as error:
         raise DataError(f"{archive} is damaged or cut short ({_short(error)}); copy it again") from error
     remedy = f"copy {archive.name} again, or unpack it, delete that file and name the folder"
-    return [Member(PurePosixPath(name).name, f"{name} of {archive}", remedy, content) for name, content in found]
+    return [Member(PurePosixPath(name).name, f"{name} of {archive}", remedy, content, size) for name, content, size in found]
 
 
 def _wanted(name: str, pattern: str) -> bool:
     return re.fullmatch(pattern, PurePosixPath(name).name) is not None
 
 
-def _zip(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Callable[[], bytes]]]:
+def _zip(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Callable[[], bytes], int]]:
+    """Members of a zip archive. No more is unpacked of one than the size that the archive states."""
     file = stack.enter_context(zipfile.ZipFile(archive))
-    return [(name, lambda name=name: file.read(name)) for name in file.namelist() if _wanted(name, pattern)]
+    entries = [entry for entry in file.infolist() if _wanted(entry.filename, pattern)]
+    return [(entry.filename, lambda entry=entry: file.read(entry), entry.file_size) for entry in entries]
 
 
-def _tar(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Callable[[], bytes]]]:
+def _tar(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Callable[[], bytes], int]]:
     """Members of a tape archive. It can only be read from end to end, so what is wanted is unpacked to a temporary folder."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     found = []
@@ -123,9 +139,10 @@ def _tar(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Calla
         for entry in file:
             if entry.isfile() and _wanted(entry.name, pattern):
                 path = folder / f"{len(found)}"  # not the member's own name, which could lead out of the folder
-                with file.extractfile(entry) as content:
-                    path.write_bytes(content.read())
-                found.append((entry.name, path.read_bytes))
+                if entry.size <= LARGEST:  # a larger one is refused when it is read
+                    with file.extractfile(entry) as content:
+                        path.write_bytes(content.read())
+                found.append((entry.name, path.read_bytes, entry.size))
     return found
 
 
