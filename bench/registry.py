@@ -192,6 +192,8 @@ DATASETS = Registry(
         "msrc-12": "bench.data.msrc12:MSRC12",
         "kinder-gator": "bench.data.kinder_gator:KinderGator",
         "ucalgary-gait": "bench.data.ucalgary:UCalgaryGait",
+        "nw-ucla": "bench.data.nw_ucla:NWUCLA",
+        "etri": "bench.data.etri:ETRIActivity3D",
         "own": "bench.data.own:OwnData",
         "ntu60": "bench.data.ntu:NTU60",
         "ntu120": "bench.data.ntu:NTU120",

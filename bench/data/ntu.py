@@ -8,9 +8,10 @@ as missing are left out where their list lies with the data, and so are files in
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from bench.data.dataset import DataError, Dataset
+from bench.data.ntu_converted import FORMS, Found, converted_clips
 from bench.data.ntu_files import CLIP, clip_labels, gender_table, missing_clips, read_clip
 from bench.data.parallel import read_each
 from bench.data.sources import open_source
@@ -58,6 +59,15 @@ exchange things with other person|support somebody with hand|rock-paper-scissors
 )
 
 
+def _skeleton_files(source: Path, wanted: Callable[[str], bool], skip: Callable[[str, str], None]) -> Found:
+    """The clips of `.skeleton` files; see `converted_clips`."""
+    with open_source(source, CLIP.pattern, _EXPECTED, skip) as files:
+        members = [member for member in files if wanted(member.name.removesuffix(".skeleton"))]
+        clips = read_each(read_clip, members)
+        for done, (member, clip) in enumerate(zip(members, clips, strict=True), len(files) - len(members) + 1):
+            yield done, len(files), member.name.removesuffix(".skeleton"), clip
+
+
 def _protocols(train_people: tuple[int, ...]) -> dict[str, Protocol]:
     """The splits of the field: people are re-identified in different ways, all else is asked of the owners' unseen people."""
     unseen = {target: Split(by="subject", train=train_people, unseen=True) for target in ("action", "gender", "linkage")}
@@ -83,6 +93,12 @@ class NTU120(Dataset):
         "", "table of the people's gender that you supply (columns P,Gender; F or M): the owners publish none"
     )
 
+    form: str = param(
+        "skeleton",
+        "files of the owners, or what another project made of them: arrays of 2s-AGCN or CTR-GCN, annotations of PYSKL",
+        choices=("skeleton", *FORMS),
+    )
+
     layout: ClassVar[str] = "ntu"
     frame_rate: ClassVar[float] = 30.0
     licence: ClassVar[str] = _LICENCE
@@ -93,36 +109,40 @@ class NTU120(Dataset):
     last: ClassVar[Mapping[str, int]] = {}  # label to its largest value; clips beyond belong to another data set
 
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
-        """Reads a folder with the `.skeleton` files or with their `.zip` archives, or one archive; see `Dataset.read`."""
+        """Reads a folder with the `.skeleton` files or with their `.zip` archives, or one archive, or what `form` names.
+
+        See `Dataset.read`.
+        """
         source = Path(source)
         genders = gender_table(Path(self.gender_csv)) if self.gender_csv else {}
         missing = missing_clips(source)
-        with open_source(source, CLIP.pattern, _EXPECTED, writer.skip) as files:
-            wanted = []
-            for member in files:
-                labels = clip_labels(member.name)
-                listed = "on the owners' list of missing skeletons" if labels["clip"] in missing else ""
-                if writer.has(labels["clip"]):
-                    continue
-                if reason := self._outside(labels) or listed:
-                    writer.skip(labels["clip"], reason)
-                else:
-                    wanted.append((member, labels))
-            left_out = len(files) - len(wanted)
-            clips = read_each(read_clip, [member for member, _ in wanted])
-            for done, ((_, labels), clip) in enumerate(zip(wanted, clips, strict=True), 1):
-                if clip is None:
-                    writer.skip(labels["clip"], "has no skeleton")
-                else:
-                    if self.gender_csv:
-                        labels["gender"] = genders.get(labels["subject"], "")
-                    writer.add(clip, labels)
-                progress(left_out + done, len(files))
+
+        def wanted(name: str) -> bool:
+            """Whether a clip is to be read; one that belongs elsewhere or is listed as missing is noted."""
+            reason = self._outside(name) or ("on the owners' list of missing skeletons" if name in missing else "")
+            if reason:
+                writer.skip(name, reason)
+            return not reason and not writer.has(name)
+
+        if self.form == "skeleton":
+            found = _skeleton_files(source, wanted, writer.skip)
+        else:
+            found = converted_clips(self.form, source, wanted)
+        for done, total, name, clip in found:
+            labels = clip_labels(f"{name}.skeleton")
+            if clip is None:
+                writer.skip(name, "has no skeleton")
+            else:
+                if self.gender_csv:
+                    labels["gender"] = genders.get(labels["subject"], "")
+                writer.add(clip, labels)
+            progress(done, total)
         if not len(writer):
             raise DataError(f"every clip in {source} is left out: of another data set, listed as missing, or without a body")
 
-    def _outside(self, labels: Mapping[str, Any]) -> str:
+    def _outside(self, name: str) -> str:
         """Why a clip is not part of this data set; "" if it is."""
+        labels = clip_labels(f"{name}.skeleton")
         return next(
             (f"not part of this data set: {label} > {last}" for label, last in self.last.items() if labels[label] > last), ""
         )

@@ -1,6 +1,7 @@
 """Tables of numbers as text: the form in which most small data sets come. Every refusal names the line."""
 
 import io
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -10,14 +11,22 @@ FARTHEST = 1e6  # a coordinate beyond is damage
 _LONGEST = 100_000  # lines of one file: an hour at 30 frames a second
 
 
-def read_numbers(member: Member, columns: int, separator: str | None = None, *, header: bool = False) -> np.ndarray:
+def read_numbers(
+    member: Member,
+    columns: int | Sequence[int],
+    separator: str | None = None,
+    *,
+    header: bool = False,
+    unknown: bool = False,
+) -> np.ndarray:
     """All numbers of a file, (lines, columns) float64; empty lines are left out.
 
     Args:
         member: The file.
-        columns: Numbers that each line must have; more are ignored.
+        columns: Numbers that each line must have, or which of its columns, from 0, are wanted; more are ignored.
         separator: What stands between them; None for white space.
         header: Whether the first line is none of them.
+        unknown: Whether a number may be NaN.
 
     Raises:
         DataError: if the file is empty, a line is too short or holds no number, or a number is absurd; the message names the
@@ -28,17 +37,20 @@ def read_numbers(member: Member, columns: int, separator: str | None = None, *, 
         raise member.error("the file is empty")
     if len(lines) > _LONGEST:
         raise member.error(f"{len(lines)} lines, expected at most {_LONGEST}")
-    table = _fast([line for _, line in lines], columns, separator)
+    wanted = list(range(columns)) if isinstance(columns, int) else list(columns)
+    table = _fast([line for _, line in lines], wanted, separator)
     if table is None:
-        table = np.array([_line(member, number, line, columns, separator) for number, line in lines])
+        table = np.array([_line(member, number, line, wanted, separator) for number, line in lines])
     far = ~(np.abs(table) < 1e15)  # NaN is far, too; time stamps are large
+    if unknown:
+        far &= ~np.isnan(table)
     if far.any():
         row, column = np.argwhere(far)[0]
-        raise member.error(f"line {lines[row][0]}: value {column + 1} is {table[row, column]:g}")
+        raise member.error(f"line {lines[row][0]}: value {wanted[column] + 1} is {table[row, column]:g}")
     return table
 
 
-def _fast(lines: list[bytes], columns: int, separator: str | None) -> np.ndarray | None:
+def _fast(lines: list[bytes], columns: list[int], separator: str | None) -> np.ndarray | None:
     """The table if pandas' parser finds it as expected, else None."""
     import pandas as pd
 
@@ -47,21 +59,23 @@ def _fast(lines: list[bytes], columns: int, separator: str | None) -> np.ndarray
             io.BytesIO(b"\n".join(lines)),
             sep=separator or r"\s+",
             header=None,
-            usecols=range(columns),
+            usecols=sorted(columns),
             index_col=False,
             dtype="f8",
-        ).to_numpy()
+        )[columns].to_numpy()
     except (ValueError, OverflowError):  # pandas' own errors are among these
         return None
     return found if found.shape == (len(lines), columns) and np.isfinite(found).all() else None
 
 
-def _line(member: Member, number: int, line: bytes, columns: int, separator: str | None) -> list[float]:
+def _line(member: Member, number: int, line: bytes, columns: list[int], separator: str | None) -> list[float]:
     texts = line.split(separator.encode() if separator else None)
-    if len(texts) < columns or not texts[columns - 1].strip():
-        raise member.error(f"line {number}: {len(texts)} values, expected {columns}")
+    last = max(columns)
+    if len(texts) <= last or not texts[last].strip():
+        raise member.error(f"line {number}: {len(texts)} values, expected {last + 1}")
     values = []
-    for text in texts[:columns]:
+    for column in columns:
+        text = texts[column]
         try:
             values.append(float(text))
         except ValueError:
