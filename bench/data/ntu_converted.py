@@ -11,8 +11,8 @@ Every clip keeps its name, so its labels are those of the `.skeleton` file; the 
 
 import re
 import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ import numpy as np
 from bench.data.dataset import DataError
 from bench.data.ntu_files import CLIP, JOINTS, clip_labels
 from bench.data.pickles import as_array, read_pickle
+from bench.data.sources import DAMAGED, short
 from bench.data.tables import FARTHEST
 
 FORMS = ("2s-agcn", "ctr-gcn", "pyskl")
@@ -108,8 +109,8 @@ def _agcn_names(path: Path) -> list[str]:
 def _mapped(path: Path) -> np.ndarray:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError) as error:
-        raise DataError(f"{path} is no whole array ({error}); copy it again") from error
+    except DAMAGED as error:
+        raise DataError(f"{path} is no whole array ({short(error)}); copy it again") from error
     if array.ndim != 5 or array.dtype.kind != "f" or not 0 < array.shape[2] <= _LONGEST:
         raise DataError(f"{path} has shape {array.shape} of {array.dtype}, expected (clips, 3, frames, {JOINTS}, {_BODIES})")
     return array
@@ -140,19 +141,15 @@ def _ctr_gcn(source: Path, wanted: Callable[[str], bool]) -> Found:
     if not lists:
         raise DataError(f"{path} names no clip: put {_NAMES} of the CTR-GCN project (its folder statistics) beside it")
     sides = _ctr_gcn_order(path.stem, _listed(lists[0]))
-    try:
-        with zipfile.ZipFile(path) as archive:
-            total, done = sum(map(len, sides.values())), 0
-            for side, names in sides.items():
-                actions = _rows(archive, f"y_{side}", (len(names), None), f"{path}")
-                clips = _rows(archive, f"x_{side}", (len(names), None, 3 * JOINTS * _BODIES), f"{path}")
-                for name, action, frames in zip(names, actions, clips, strict=True):
-                    _agreed(name, int(action.argmax()), str(path))
-                    done += 1
-                    if wanted(name):
-                        yield done, total, name, _checked(_bodies(frames), f"{name} of {path}")
-    except (OSError, KeyError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path} is no whole npz ({' '.join(str(error).split())}); copy it again") from error
+    total, done = sum(map(len, sides.values())), 0
+    for side, names in sides.items():
+        actions = _rows(path, f"y_{side}", (len(names), None))
+        clips = _rows(path, f"x_{side}", (len(names), None, 3 * JOINTS * _BODIES))
+        for name, action, frames in zip(names, actions, clips, strict=True):
+            _agreed(name, int(action.argmax()), str(path))
+            done += 1
+            if wanted(name):
+                yield done, total, name, _checked(_bodies(frames), f"{name} of {path}")
 
 
 def _listed(path: Path) -> list[str]:
@@ -181,24 +178,29 @@ def _ctr_gcn_order(stem: str, names: Sequence[str]) -> dict[str, list[str]]:
     }
 
 
-def _rows(archive: zipfile.ZipFile, name: str, expected: tuple[int | None, ...], place: str) -> Iterator[np.ndarray]:
-    """The rows of an array of an archive, one in memory at a time."""
-    with archive.open(f"{name}.npy") as file:
+def _rows(path: Path, name: str, expected: tuple[int | None, ...]) -> Iterator[np.ndarray]:
+    """The rows of an array of an npz, one in memory at a time."""
+    place = f"{path}: {name}"
+    with ExitStack() as stack:
         try:
+            file = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(f"{name}.npy"))
             version = np.lib.format.read_magic(file)
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version](file)
-        except (ValueError, KeyError) as error:
-            raise DataError(f"{place}: {name} is no array ({error})") from error
+        except DAMAGED as error:
+            raise DataError(f"{place} is no array ({short(error)})") from error
         shape, columns_first, dtype = header
         fits = len(shape) == len(expected) and all(want in (None, have) for have, want in zip(shape, expected, strict=True))
-        if not fits or columns_first or dtype.kind not in "fiu" or not all(0 < extent <= 10**6 for extent in shape):
+        if not fits or columns_first or dtype.kind not in "fiu" or not all(0 < extent <= _LONGEST for extent in shape[1:]):
             wish = ", ".join("any" if want is None else str(want) for want in expected)
-            raise DataError(f"{place}: {name} has shape {shape} of {dtype}, expected ({wish}) of numbers")
+            raise DataError(f"{place} has shape {shape} of {dtype}, expected ({wish}) of numbers")
         size = dtype.itemsize * int(np.prod(shape[1:], dtype=np.int64))
         for _ in range(shape[0]):
-            data = file.read(size)
+            try:
+                data = file.read(size)
+            except DAMAGED as error:
+                raise DataError(f"{place} cannot be read ({short(error)}); copy it again") from error
             if len(data) < size:
-                raise DataError(f"{place}: {name} is cut short")
+                raise DataError(f"{place} is cut short; copy it again")
             yield np.frombuffer(data, dtype).reshape(shape[1:])
 
 

@@ -14,7 +14,6 @@ A folder with two files:
 import csv
 import io
 import zipfile
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.data.dataset import DataError, Dataset
+from bench.data.sources import DAMAGED, short
 from bench.data.tables import FARTHEST
 from bench.protocols import Protocol, Split
 from bench.skeleton import get_layout, layout_names
@@ -79,8 +79,8 @@ class OwnData(Dataset):
         rows = read_labels(folder / _LABELS)
         try:
             archive = zipfile.ZipFile(folder / _CLIPS)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise DataError(f"{folder / _CLIPS} cannot be read ({error}); numpy.savez writes such files") from error
+        except DAMAGED as error:
+            raise DataError(f"{folder / _CLIPS} cannot be read ({short(error)}); numpy.savez writes such files") from error
         with archive:
             there = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
             for kind, names in (("labels", there.keys() - rows.keys()), ("clip", rows.keys() - there.keys())):
@@ -98,8 +98,8 @@ class OwnData(Dataset):
             raise DataError(f"{place}: {entry.file_size} bytes unpacked, expected at most {_LARGEST}")
         try:
             array = np.lib.format.read_array(io.BytesIO(archive.read(entry)), allow_pickle=False)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-            raise DataError(f"{place}: no array of numbers ({error})") from error
+        except DAMAGED as error:
+            raise DataError(f"{place}: no array of numbers ({short(error)})") from error
         joints = get_layout(self.joints).num_joints
         if array.ndim == 3:
             array = array[:, None]

@@ -6,7 +6,6 @@ The owners publish no table of the subjects' gender, so there is no such label.
 
 import io
 import re
-import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.data.dataset import Dataset
-from bench.data.sources import Member, open_source
+from bench.data.sources import DAMAGED, Member, open_source, short
 from bench.protocols import Protocol, Split
 from bench.skeleton import get_layout
 
@@ -112,18 +111,8 @@ def read_clip(member: Member) -> np.ndarray:
 
     try:
         found = loadmat(io.BytesIO(member.read()), variable_names=[_VARIABLE])
-    except (
-        MatReadError,
-        ValueError,
-        TypeError,
-        KeyError,
-        IndexError,
-        EOFError,
-        OSError,
-        NotImplementedError,  # what scipy raises for a MATLAB v7.3 file
-        zlib.error,
-    ) as error:
-        raise member.error(f"not a whole MATLAB v5 file ({' '.join(str(error).split())})") from error
+    except (*DAMAGED, MatReadError) as error:
+        raise member.error(f"not a whole MATLAB v5 file ({short(error)})") from error
     if _VARIABLE not in found:
         raise member.error(f"no variable {_VARIABLE!r}")
     array = found[_VARIABLE]

@@ -151,10 +151,10 @@ def test_ctr_gcn_refusals(tmp_path, store):
     (folder / "skes_available_name.txt").write_text(names)
     whole = (folder / "NTU60_CS.npz").read_bytes()
     (folder / "NTU60_CS.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match="is no whole npz"):
+    with pytest.raises(DataError, match=r"y_train (is no array|cannot be read)"):
         read("ctr-gcn", folder, tmp_path / "results")
     np.savez(folder / "NTU60_CS.npz", x_train=np.zeros(3))
-    with pytest.raises(DataError, match=r"is no whole npz .*y_train"):
+    with pytest.raises(DataError, match="y_train is no array"):
         read("ctr-gcn", folder, tmp_path / "results")
     np.savez(folder / "NTU60_CS.npz", y_train=np.array([{}], dtype=object))
     with pytest.raises(DataError, match=r"y_train has shape .* of object"):
