@@ -122,7 +122,7 @@ class Measured:
             **_spread("utility_retention", self.retention),
             "flags": list(self.flags),
             "provider": f"{data['anonymizer']['provider']}; {data['attacker']['provider']}",
-            "record": [record.data["key"] for record in self.records],
+            "record": [key for record in self.records for key in record.keys],
             **{key: value for name, estimate in self.named.items() for key, value in _spread(name, estimate).items()},
             **self.linked,
             "prior_top5": data.get("prior_top5", float("nan")),

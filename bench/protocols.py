@@ -8,8 +8,10 @@ section 2.3(5); the check is in `instantiate`. A split that must break it says s
 
 import hashlib
 import math
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,7 @@ from bench.metrics.verification import roc_auc
 from bench.pairs import Pairs, make_pairs
 
 ACTION, SUBJECT, LINKAGE = "action", "subject", "linkage"
+MEASURED_TARGETS = ("height_class",)  # known of every data set, from its bones; split as linkage is, by people
 
 
 class ProtocolError(UserError):
@@ -31,7 +34,7 @@ class Split:
     """Train and test clips by the values of one column.
 
     Args:
-        by: Label column that decides, or one of `DERIVED`.
+        by: Label column that decides, or one that follows from others (see `derivation`).
         train: Values whose clips train; the clips of all other values test.
         unseen: Whether the test people are unseen in training (attributes, utility) rather than the same (re-identification).
         shares: Whether a performance may be on both sides, filmed by different cameras. For comparison with the literature
@@ -72,13 +75,36 @@ def _occasions(labels: Any) -> Any:
     return 2 - order.astype("Int64") % 2
 
 
-# Columns that follow from others: name to the labels that it needs, and how.
+def _fold(labels: Any, number: int, count: int) -> Any:
+    """2 for the people of one fold of several, 1 for all others: every so-many-th person in the order of their codes."""
+    fold = (labels["subject"].rank(method="dense").astype("Int64") - 1) % count + 1
+    return (fold == number).map({True: 2, False: 1}).astype("Int64")
+
+
+# Columns that follow from others: name to the labels that it needs, and how. "fold 2 of 5" is one as well.
 DERIVED = {
     "parity": (("action", "subject", "replication"), _parity),
     "session": (("subject", "setup"), _session),
     "people": (("subject",), _people),
     "occasions": (("subject", "action", "performance"), _occasions),
 }
+
+
+_FOLD = re.compile(r"fold (\d+) of (\d+)")
+_FOLD_NAME = re.compile(r"(\d+)-fold-(\d+)(/1)?")
+
+
+def fold_of(name: str) -> tuple[int, int] | None:
+    """(number, count) of the protocol of one fold, by its name, e.g. "5-fold-2/1"; None for any other."""
+    found = _FOLD_NAME.fullmatch(name)
+    return found and (int(found[2]), int(found[1]))
+
+
+def derivation(by: str) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
+    """The labels that a column needs, and how it follows from them; a column of the labels stands for itself."""
+    if of := _FOLD.fullmatch(by):
+        return ("subject",), partial(_fold, number=int(of[1]), count=int(of[2]))
+    return DERIVED.get(by, ((by,), lambda labels: labels[by]))
 
 
 @dataclass(frozen=True)
@@ -94,6 +120,24 @@ class Protocol:
     name: str
     splits: Mapping[str, Split]
     validation: float = 0.2
+
+    def split(self, target: str) -> Split | None:
+        """The split of a target; None if the protocol cannot test it."""
+        return self.splits.get(LINKAGE if target in MEASURED_TARGETS else target)
+
+    def fold(self, number: int, count: int) -> "Protocol":
+        """The same questions asked about the people of one fold, 1 to `count`, who train in all other folds.
+
+        Re-identification has no part in it: its people are the same on both sides.
+
+        Raises:
+            ProtocolError: if there is no such fold.
+        """
+        if not 1 <= number <= count or count < 2:
+            raise ProtocolError(f"there is no fold {number} of {count}; it takes two folds, and numbers from 1")
+        split = Split(by=f"fold {number} of {count}", train=(1,), unseen=True)
+        splits = {target: split for target, own in self.splits.items() if own.unseen or target == ACTION}
+        return Protocol(f"{count}-fold-{number}/1", splits, self.validation)
 
     def describe(self) -> dict[str, Any]:
         return {"name": self.name, "validation": self.validation, "splits": {t: asdict(s) for t, s in self.splits.items()}}
@@ -216,11 +260,11 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
             both sides, or a test class never occurs in training.
     """
     name = f"protocol {protocol.name} of {dataset}"
-    if target not in protocol.splits:
+    split = protocol.split(target)
+    if split is None:
         raise ProtocolError(f"{name} cannot test {target!r}; it can test {', '.join(protocol.splits)}")
-    split = protocol.splits[target]
     named = SUBJECT if target == LINKAGE else target
-    needed, derive = DERIVED.get(split.by, ((split.by,), lambda labels: labels[split.by]))
+    needed, derive = derivation(split.by)
     for column in (named, *needed):
         if column not in labels or labels[column].isna().all():
             raise ProtocolError(

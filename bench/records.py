@@ -11,7 +11,7 @@ The JSON is written last: a record that has it is whole.
 
 import platform
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from bench.files import atomic_file, digest, file_name, package_version, read_js
 from bench.jobs import Job, Outcome
 from bench.pairs import REGIMES
 from bench.pipeline import VERSIONS, Bench
-from bench.protocols import ACTION, Part
+from bench.protocols import ACTION, Part, fold_of
 from bench.specs import Spec
 
 SCHEMA = 2
@@ -62,6 +62,70 @@ class Record:
 
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path.with_name(f"{self.path.stem}.manifest.json"))
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of the records on disk that this one stands for: its own."""
+        return (self.data["key"],)
+
+
+@dataclass(frozen=True)
+class PooledRecord(Record):
+    """The folds of one job as one record: everybody is tested, each by a model that has not seen them.
+
+    Args:
+        folds: Records of all folds, in their order.
+    """
+
+    folds: tuple[Record, ...] = ()
+
+    def predictions(self) -> dict[str, np.ndarray]:
+        arrays = [fold.predictions() for fold in self.folds]
+        return {name: np.concatenate([of_fold[name] for of_fold in arrays]) for name in arrays[0]}
+
+    def manifest(self) -> dict[str, Any]:
+        found = [fold.manifest() for fold in self.folds]
+        seconds = round(sum(one["seconds"] for one in found), 3)
+        return {**found[0], "seconds": seconds, "peak_memory_mb": max(one["peak_memory_mb"] for one in found)}
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        return tuple(fold.data["key"] for fold in self.folds)
+
+
+def pool_folds(found: Iterable[Record]) -> list[Record]:
+    """Records in which complete sets of folds are replaced by one record each; all others stay as they are."""
+    kept: list[Record] = []
+    jobs: dict[str, dict[int, Record]] = {}
+    for record in found:
+        of = fold_of(record.data["protocol"]["name"])
+        if of is None:
+            kept.append(record)
+        else:
+            same = {name: record.data[name] for name in IDENTITY if name != "protocol"}
+            jobs.setdefault(digest([same, of[1]]), {})[of[0]] = record
+    for folds in jobs.values():
+        ordered = [folds[number] for number in sorted(folds)]
+        count = fold_of(ordered[0].data["protocol"]["name"])[1]
+        kept += [_pooled(ordered, count)] if len(ordered) == count else ordered
+    return kept
+
+
+def _pooled(folds: Sequence[Record], count: int) -> PooledRecord:
+    first = folds[0].data
+    splits = {target: {**split, "by": f"{count} folds"} for target, split in first["protocol"]["splits"].items()}
+    data = {
+        **first,
+        "protocol": {**first["protocol"], "name": f"{count}-fold/1", "splits": splits},
+        "key": digest([fold.data["key"] for fold in folds]),
+        "training": {},
+        **{name: sum(fold.data[name] for fold in folds) for name in ("test_clips", "test_people", "test_pairs") if name in first},
+    }
+    record = PooledRecord(folds[0].path, data, tuple(folds))
+    if "test_pairs" not in data:
+        shares = np.sort(np.bincount(record.predictions()["label"]))[::-1] / data["test_clips"]
+        data |= {"prior": float(shares[0]), "prior_top5": float(shares[:5].sum())}
+    return record
 
 
 def identity(bench: Bench, job: Job) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A whole grid: plans the jobs, evaluates each, keeps going when one fails, and collects what was measured."""
 
 import contextlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,7 @@ from bench.jobs import Job, Training
 from bench.pipeline import Bench, Step, attacker_backbone
 from bench.presets import Preset
 from bench.progress import Display
-from bench.protocols import ACTION, LINKAGE, Protocol, ProtocolError, instantiate
+from bench.protocols import ACTION, LINKAGE, SUBJECT, Protocol, ProtocolError, fold_of, instantiate
 from bench.records import Record, read_record, record_path, write_record
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.specs import Spec, SpecError, parse_spec, parse_specs
@@ -57,6 +58,12 @@ class Result:
     records: list[Record] = field(default_factory=list)
     computed: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
+
+    def extend(self, other: "Result") -> None:
+        """Takes over what another run did."""
+        self.records += other.records
+        self.computed += other.computed
+        self.failed += other.failed
 
 
 def make_plan(
@@ -144,12 +151,34 @@ def choose_protocol(dataset: Spec, name: str | None) -> Protocol:
         UserError: if the data set has no such protocol.
     """
     protocols = dataset.value.protocols
+    default = next(iter(protocols.values()))
     if name is None:
-        return next(iter(protocols.values()))
+        return default
+    if fold := fold_of(name):
+        return default.fold(*fold)
     for protocol in protocols.values():
         if name in (protocol.name, protocol.name.partition("/")[0]):
             return protocol
-    raise UserError(f"{dataset.plugin.name} has no protocol {name!r}; it has {', '.join(p.name for p in protocols.values())}")
+    raise UserError(
+        f"{dataset.plugin.name} has no protocol {name!r}; it has {', '.join(p.name for p in protocols.values())}, folds over "
+        "people (5-fold, or one of them, 5-fold-2) and loso"
+    )
+
+
+def protocol_names(dataset: str, name: str | None, results: Path) -> list[str | None]:
+    """The protocols that a name stands for: all folds for "5-fold", one fold a person for "loso", else itself.
+
+    Raises:
+        UserError: if the data set is not there, or has fewer people than folds.
+    """
+    folds = re.fullmatch(r"(\d+)-fold|loso", name or "")
+    if folds is None:
+        return [name]
+    people = open_or_prepare(parse_spec(dataset, DATASETS), results).labels[SUBJECT].nunique()
+    count = int(folds[1] or people)
+    if not 2 <= count <= people:
+        raise UserError(f"{name}: {dataset} has {people} people; it takes two folds, and a person in each")
+    return [f"{count}-fold-{number}" for number in range(1, count + 1)]
 
 
 def make_bench(step: Step, *, plan: Plan, results: Path, device: torch.device) -> Bench:

@@ -8,7 +8,7 @@ from bench.files import digest
 from bench.floors import floor
 from bench.measured import Measured, measure
 from bench.metrics.uncertainty import Estimate
-from bench.records import IDENTITY, Record
+from bench.records import IDENTITY, Record, pool_folds
 
 CONTROLS = ("identity", "null")  # the anonymizers that prove the instrument
 _ROUNDING = 1e-9
@@ -23,9 +23,9 @@ FLAGS = {
 
 
 def measure_all(records: Iterable[Record]) -> list[Measured]:
-    """Groups records that differ in their seed only, measures each group and raises its flags."""
+    """Pools folds, groups records that differ in their seed only, measures each group and raises its flags."""
     groups: dict[str, list[Record]] = {}
-    for record in records:
+    for record in pool_folds(records):
         groups.setdefault(_group_key(record), []).append(record)
     measured = [measure(sorted(group, key=lambda record: record.data["seed"])) for group in groups.values()]
     measured = [replace(m, flags=_flags(m, measured)) for m in measured]
@@ -52,7 +52,8 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     flags = []
     if data["stochastic"] and len(measured.records) == 1:
         flags.append("single-draw")
-    if data["protocol"]["splits"][data["target"]]["shares"]:
+    splits = data["protocol"]["splits"]
+    if splits.get(data["target"], {}).get("shares"):  # what is measured from the body is split by people
         flags.append("shared-performances")
     controls = {
         m.first["anonymizer"]["name"]: m

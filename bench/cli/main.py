@@ -19,7 +19,7 @@ def main() -> None:
 
 @main.command()
 @click.option("--dataset", default="synthetic", show_default=True, metavar="NAME[:KEY=VALUE,...]", help="Data set to measure on.")
-@click.option("--protocol", metavar="NAME", help="Split of the data set; its default one if not given.")
+@click.option("--protocol", metavar="NAME", help="Split of the data set, its default one if not given; 5-fold, 5-fold-2 or loso.")
 @click.option("--anonymizer", default="identity,null,gauss", show_default=True, metavar="A[,B...]", help="Anonymizers, or `all`.")
 @click.option(
     "--attacker", metavar="X[,Y...]", help="Attackers, or `all`. Default: shiftgcn-reid; bones-lda for re-ID and for gender."
@@ -59,24 +59,26 @@ def run(
     from bench.devices import choose_device
     from bench.presets import get_preset
     from bench.progress import Display
-    from bench.runner import make_plan, run_plan
+    from bench.runner import Result, make_plan, protocol_names, run_plan
 
     budget = get_preset(preset)
     chosen = choose_device(device)
-    with Display() as display, display.step(f"read {dataset}", quiet=True) as report:
-        plan = make_plan(
-            dataset=dataset,
-            protocol=protocol,
-            anonymizers=anonymizer,
-            attackers=attacker,
-            threats=threat,
-            preset=budget,
-            seeds=budget.seeds if seeds is None else seeds,
-            results=results,
-            controls=controls,
-            progress=lambda done, total: report(done, total, f"{done} clips"),
-        )
-    result = run_plan(plan, results, chosen, workers)
+    result = Result()
+    for name in protocol_names(dataset, protocol, results):
+        with Display() as display, display.step(f"read {dataset}", quiet=True) as report:
+            plan = make_plan(
+                dataset=dataset,
+                protocol=name,
+                anonymizers=anonymizer,
+                attackers=attacker,
+                threats=threat,
+                preset=budget,
+                seeds=budget.seeds if seeds is None else seeds,
+                results=results,
+                controls=controls,
+                progress=lambda done, total, report=report: report(done, total, f"{done} clips"),
+            )
+        result.extend(run_plan(plan, results, chosen, workers))
     present(result, results, json_file=json_file, mlflow=mlflow)
 
 

@@ -24,11 +24,14 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
     Raises:
         UserError: if there is nothing.
     """
+    from bench.protocols import fold_of
     from bench.records import records
     from bench.summary import measure_all
 
     def wanted(data) -> bool:
         name = data["protocol"]["name"]
+        if (fold := fold_of(name)) and protocol in (f"{fold[1]}-fold", f"{fold[1]}-fold/1"):
+            name = protocol
         return (
             dataset in (None, data["dataset"], data["dataset"].partition(":")[0])
             and protocol in (None, name, name.partition("/")[0])

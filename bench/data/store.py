@@ -7,7 +7,7 @@ One folder:
     index.npy     (N, 3) int64: first row, frames and bodies of each clip.
     labels.csv    one row a clip: `clip` (unique name), `action`, `subject`, `performance`, and whatever else is known
                   (`camera`, `setup`, `replication`, `gender`, ...). An empty cell is missing.
-    meta.json     data set, layout, frame rate, licence, citation, reader version, skipped files, fingerprint.
+    meta.json     data set, layout, frame rate, licence, citation, reader version, skipped files, people's heights, fingerprint.
 
 Nothing is padded on disk. The fingerprint is a digest of rows, index, labels and layout: two stores with equal fingerprints
 hold the same data.
@@ -32,6 +32,8 @@ from bench.files import UserError, atomic_folder, read_json, resumable_folder, w
 from bench.skeleton import Layout, get_layout, layout_names
 
 SCHEMA = 1
+HEIGHT_CLASS, HEIGHT_CLASSES = "height_class", ("short", "medium", "tall")
+_MEASURED = 16  # frames of a clip in which height is measured
 REQUIRED_LABELS = ("clip", "action", "subject", "performance")
 
 
@@ -60,6 +62,7 @@ class ClipWriter:
         self._labels: list[Mapping[str, Any]] = []
         self._names: set[str] = set()
         self._skipped: list[dict[str, str]] = []
+        self._heights: dict[Any, list[float]] = {}
         self._earlier: set[str] = set()  # names that an interrupted attempt has dealt with
         self._rows = 0
         self._hash = hashlib.sha256()
@@ -137,6 +140,9 @@ class ClipWriter:
         self._rows += frames * bodies
         self._labels.append(dict(labels))
         self._names.add(str(labels["clip"]))
+        body = np.frombuffer(data, dtype="<f4").reshape(frames, bodies, 3, -1)[:, 0]
+        if (tall := standing_height(body, self._layout)) > 0:
+            self._heights.setdefault(labels["subject"], []).append(tall)
 
     def skip(self, name: str, reason: str) -> None:
         """Notes a file or clip that is left out, and by which rule."""
@@ -200,9 +206,36 @@ class ClipWriter:
             "skipped": self._skipped,
             "clips": len(index),
             "frames": int(index[:, 1].sum()),
+            "heights": {str(subject): round(float(np.median(found)), 4) for subject, found in sorted(self._heights.items())},
             "fingerprint": self._hash.hexdigest()[:16],
         }
         write_json(self._path / "meta.json", meta)
+
+
+def standing_height(body: np.ndarray, layout: Layout) -> float:
+    """Median length, in metres, of the way from the head down to the ankles along the bones; 0 if it cannot be measured.
+
+    It does not hang on posture. What is above the head's joint and below the ankles is missing. The mean of both legs counts.
+
+    Args:
+        body: (T, 3, V); a joint at the origin is absent. Of longer clips, some frames spread over them are looked at.
+        layout: Layout of the joints.
+    """
+    frames = body[:: max(1, len(body) // _MEASURED)].astype(np.float64)
+    bones: list[tuple[int, int, float]] = []
+    for name, share in (("head", 1.0), ("left ankle", 0.5), ("right ankle", 0.5)):
+        joint = layout.index(name)
+        while joint != layout.root:
+            bones.append((joint, layout.parents[joint], share))
+            joint = layout.parents[joint]
+    children, parents, shares = (np.array(column) for column in zip(*bones, strict=True))
+    there = frames.any(axis=1)  # (T, V)
+    seen = there | ~there.any(axis=0)  # a joint that is at the origin throughout is not absent: the clip is centred on it
+    whole = seen[:, children].all(axis=1) & seen[:, parents].all(axis=1) & there.any(axis=1)
+    if not whole.any():
+        return 0.0
+    lengths = np.linalg.norm(frames[whole][:, :, children] - frames[whole][:, :, parents], axis=1)  # (T', B)
+    return float(np.median(lengths, axis=0) @ shares)
 
 
 def _labels_csv(labels: Sequence[Mapping[str, Any]]) -> str:
@@ -293,7 +326,22 @@ class ClipStore:
 
     @cached_property
     def labels(self) -> Any:
-        """The table of labels (pandas): strings where a column holds text, nullable integers where it holds numbers."""
+        """The table of labels (pandas): strings where a column holds text, nullable integers where it holds numbers.
+
+        `height_class` is measured, not stated by anybody: the third of all people in which the median of `standing_height` over
+        a person's clips lies. It is not there for stores without heights or with less than three people.
+        """
+        table = self._table.copy()
+        heights = {int(subject): tall for subject, tall in self.meta.get("heights", {}).items()}
+        if len(heights) >= len(HEIGHT_CLASSES):
+            order = sorted(heights, key=lambda subject: (heights[subject], subject))
+            third = {subject: HEIGHT_CLASSES[len(HEIGHT_CLASSES) * k // len(order)] for k, subject in enumerate(order)}
+            table[HEIGHT_CLASS] = table["subject"].map(third).astype("string")
+        return table
+
+    @cached_property
+    def _table(self) -> Any:
+        """The table of labels as written."""
         import pandas as pd
 
         path = self.path / "labels.csv"
@@ -307,7 +355,7 @@ class ClipStore:
 
     def label_rows(self) -> Iterator[dict[str, Any]]:
         """One mapping a clip, as `ClipWriter.add` takes them; "" where a label is missing."""
-        labels = self.labels
+        labels = self._table
         columns = [labels[name].astype(object).where(labels[name].notna(), "") for name in labels]
         return (dict(zip(labels, row, strict=True)) for row in zip(*columns, strict=True))
 

@@ -11,7 +11,7 @@ import numpy as np
 from bench.data.dataset import Dataset
 from bench.data.store import ClipStore
 from bench.files import package_version
-from bench.protocols import ProtocolError, instantiate
+from bench.protocols import MEASURED_TARGETS, ProtocolError, instantiate
 from bench.specs import Spec
 
 _PACKAGES = (
@@ -89,7 +89,7 @@ def describe_data(spec: Spec, store: ClipStore) -> list[tuple[str, str]]:
             missing = f", unknown for {len(labels) - len(known)} clips" if len(known) < len(labels) else ""
             lines.append((column, f"{known.nunique()} values{missing}"))
     for protocol in dataset.protocols.values():
-        for target in protocol.splits:
+        for target in (*protocol.splits, *(t for t in MEASURED_TARGETS if protocol.split(t))):
             try:
                 part = instantiate(protocol, target, labels, spec.plugin.name)
             except ProtocolError as error:

@@ -109,6 +109,7 @@ def test_real_files(samples, tmp_path):
         "camera": 3,
         "setup": 1,
         "replication": 2,
+        "height_class": "medium",  # measured: of the three people
     }
     assert store.meta["skipped"] == []
     for name, clip in zip(NAMES, store, strict=True):

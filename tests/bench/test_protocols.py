@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.protocols import Protocol, ProtocolError, Split, anonymizer_part, hold_out, instantiate
+from bench.protocols import Protocol, ProtocolError, Split, anonymizer_part, fold_of, hold_out, instantiate
 
 PROTOCOL = Protocol(
     "test/1",
@@ -194,3 +194,41 @@ def test_cameras_share_performances_only_where_that_is_declared():
 def test_a_derived_split_names_the_labels_that_it_lacks():
     with pytest.raises(ProtocolError, match="no setup labels"):
         split_by(Split("session", (1,), unseen=False), table())
+
+
+def test_folds_test_everybody_once_and_nobody_they_trained_on():
+    labels = table()
+    people = labels["subject"].to_numpy()
+    for count in (2, 3, 4):
+        tested = []
+        for number in range(1, count + 1):
+            fold = PROTOCOL.fold(number, count)
+            assert fold.name == f"{count}-fold-{number}/1"
+            assert fold_of(fold.name) == (number, count)
+            part = instantiate(fold, "action", labels, "x")
+            assert not set(people[part.test]) & set(people[np.r_[part.train, part.validation]])
+            tested.append(part.test)
+        np.testing.assert_array_equal(np.sort(np.concatenate(tested)), np.arange(len(labels)))
+    assert set(people[tested[1]]) == {2}  # four folds of four people: one is left out
+
+
+def test_folds_ask_nothing_about_people_who_are_on_both_sides():
+    assert set(PROTOCOL.fold(1, 2).splits) == {"action", "gender"}
+    with pytest.raises(ProtocolError, match="cannot test 'subject'"):
+        instantiate(PROTOCOL.fold(1, 2), "subject", table(), "x")
+    for number, count in ((0, 5), (6, 5), (1, 1)):
+        with pytest.raises(ProtocolError, match=f"there is no fold {number} of {count}"):
+            PROTOCOL.fold(number, count)
+    assert fold_of("xsub/1") is None
+
+
+def test_measured_height_is_split_by_people():
+    labels = table()
+    labels["height_class"] = labels["subject"].map({1: "short", 2: "tall", 3: "short", 4: "tall"}).astype("string")
+    with pytest.raises(ProtocolError, match="cannot test 'height_class'"):
+        instantiate(PROTOCOL, "height_class", labels, "x")
+    with_pairs = Protocol("test/1", {**PROTOCOL.splits, "linkage": Split("subject", (1, 2), unseen=True)})
+    part = instantiate(with_pairs, "height_class", labels, "x")
+    assert part.classes == ("short", "tall")
+    assert set(labels["subject"].to_numpy()[part.test]) == {3, 4}
+    assert part.pairs is None

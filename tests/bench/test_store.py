@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench.data.store import ClipStore, ClipWriter, StoreError
+from bench.data.store import ClipStore, ClipWriter, StoreError, standing_height
 from bench.skeleton import get_layout
 
 NTU = get_layout("ntu")
@@ -230,3 +230,58 @@ def test_an_error_leaves_nothing_to_go_on_with(tmp_path):
         writer.add(clips[2], labels(7))
         writer.add(clips[2], labels(7))
     assert not list(tmp_path.iterdir())
+
+
+def people_of(heights, path):
+    """A store of one clip a person, an upright body of a given size with limbs that move."""
+    rng = np.random.default_rng(0)
+    pose = rng.normal(size=(3, 25))
+    with ClipWriter(path, NTU, META) as writer:
+        for k, height in enumerate(heights):
+            angle = rng.uniform(0, 6, 40)
+            turn = np.array(
+                [
+                    [np.cos(angle), 0 * angle, np.sin(angle)],
+                    [0 * angle, 1 + 0 * angle, 0 * angle],
+                    [-np.sin(angle), 0 * angle, np.cos(angle)],
+                ]
+            )
+            clip = np.einsum("ijt,jv->itv", turn, height * pose) + rng.normal(size=(3, 40, 1))
+            writer.add(clip[..., None].astype(np.float32), {**labels(k), "subject": k + 1})
+    return ClipStore.open(path)
+
+
+def test_height_is_measured_along_the_bones(tmp_path):
+    """Wherever a body stands and however it turns; twice the body, twice the height; people fall into thirds."""
+    store = people_of([1.0, 3.0, 2.0, 6.0, 5.0, 4.0], tmp_path / "s")
+    heights = [store.meta["heights"][str(k)] for k in range(1, 7)]
+    np.testing.assert_allclose(np.array(heights) / heights[0], [1, 3, 2, 6, 5, 4], rtol=1e-3)
+    assert store.labels["height_class"].tolist() == ["short", "medium", "short", "tall", "tall", "medium"]
+    assert "height_class" not in next(store.label_rows())  # what is measured is not handed on as if it were stated
+
+
+def test_height_of_a_known_body():
+    """Head at 1.7 m, hips at 0.9 m, 0.2 m apart, ankles at 0.1 m straight below them; the spine is straight."""
+    body = np.zeros((1, 3, 25), np.float32)
+    for name, place in {
+        "spine base": (0, 0.9, 3),
+        "spine mid": (0, 1.2, 3),
+        "spine shoulder": (0, 1.4, 3),
+        "neck": (0, 1.5, 3),
+        "head": (0, 1.7, 3),
+        **{
+            f"{side} {joint}": (x, y, 3)
+            for side, x in (("left", -0.1), ("right", 0.1))
+            for joint, y in (("hip", 0.9), ("knee", 0.5), ("ankle", 0.1))
+        },
+    }.items():
+        body[0, :, NTU.index(name)] = place
+    assert standing_height(body, NTU) == pytest.approx(0.8 + 0.1 + 0.8, abs=1e-6)
+    centred = body - body[:, :, [NTU.index("spine mid")]]
+    centred[0][:, ~body[0].any(axis=0)] = 0
+    assert standing_height(centred, NTU) == pytest.approx(1.7, abs=1e-6)
+    assert standing_height(np.zeros_like(body), NTU) == 0
+
+
+def test_two_people_are_no_thirds(tmp_path):
+    assert "height_class" not in people_of([1.0, 2.0], tmp_path / "s").labels

@@ -85,6 +85,7 @@ def test_real_counts(real):
         "subject": 1,
         "performance": "a01_s01_t01",
         "replication": 1,
+        "height_class": "medium",  # measured
     }
 
 
