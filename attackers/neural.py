@@ -7,28 +7,28 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from attackers.streams import STREAMS, stream, streams_of
 from bench import classifiers
 from bench.attacker import Attacker
-from bench.data.clips import ClipSet
+from bench.data.clips import STREAMS, ClipSet
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import Part
 from bench.specs import param
 from bench.training import Progress
+
+_FUSIONS = (*STREAMS, "joint+bone", "+".join(STREAMS))
 
 
 @dataclass(frozen=True)
 class NeuralAttacker(Attacker):
     """A backbone with a classification head, trained by the preset's recipe on what the threat level allows.
 
-    With both streams, one network learns from the joints and one from the bones, and their class probabilities are averaged
-    clip by clip.
+    With several streams, one network learns from each, and their class probabilities are averaged clip by clip.
     """
 
     backbone: str = param("shift-gcn", "network that reads the clips")
     target: str = param("subject", "label that it learns")
     balanced: bool = param(False, "weigh classes by the inverse of their frequency")
-    streams: str = param("joint", "what it reads", choices=STREAMS)
+    streams: str = param("joint", "what it reads", choices=_FUSIONS)
 
     learns_representation: ClassVar[bool] = True
 
@@ -100,21 +100,21 @@ class NeuralAttacker(Attacker):
     def scores(self, clips: ClipSet, indices: np.ndarray, part: Part, preset: Preset, folder: Path) -> np.ndarray:
         config = self.config(preset)
         each = [
-            classifiers.classifier_scores(self.backbone, stream(clips, name), indices, part, config, folder / name)
-            for name in streams_of(self.streams)
+            classifiers.classifier_scores(self.backbone, replace(clips, stream=name), indices, part, config, folder / name)
+            for name in self.streams.split("+")
         ]
         return np.mean(each, axis=0, dtype=np.float32)
 
     def _each(self, learn: Any, clips: ClipSet, progress: Progress | None) -> dict[str, Any]:
         """Has `learn(name, clips, progress)` learn every stream, and reports their steps as those of one training."""
-        names, told = streams_of(self.streams), {}
+        names, told = self.streams.split("+"), {}
         for number, name in enumerate(names):
 
             def report(done: int, total: int, text: str, number: int = number, name: str = name) -> None:
                 if progress:
                     progress(number * total + done, len(names) * total, f"{name}: {text}" if len(names) > 1 else text)
 
-            told[name] = learn(name, stream(clips, name), report)
+            told[name] = learn(name, replace(clips, stream=name), report)
         return told if len(names) > 1 else told[names[0]]
 
 
@@ -155,7 +155,7 @@ class TwoStreamAGCNReID(NeuralAttacker):
     """Names the person by two adaptive graph networks, on joints and on bones (2s-AGCN; Shi et al., CVPR 2019)."""
 
     backbone: str = param("2s-agcn", "network that reads the clips")
-    streams: str = param("joint+bone", "what it reads", choices=STREAMS)
+    streams: str = param("joint+bone", "what it reads", choices=_FUSIONS)
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class TwoStreamAGCNGender(ShiftGCNGender):
     """Names the gender of unseen people by two adaptive graph networks (2s-AGCN), classes weighed equally."""
 
     backbone: str = param("2s-agcn", "network that reads the clips")
-    streams: str = param("joint+bone", "what it reads", choices=STREAMS)
+    streams: str = param("joint+bone", "what it reads", choices=_FUSIONS)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from bench.skeleton import Layout
 
 NUISANCES = ("setup", "camera")  # label columns that tell of the recording, not of the body
 SAMPLINGS = ("uniform", "window", "cyclic")
+STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class ClipSet:
         frame_rate: Frames per second.
         nuisance: (N, F) float, what is known of each clip besides body and length, such as room and camera; NaN where unknown.
             None where nothing is.
+        stream: What batches show (`STREAMS`): the joints; the bones, each joint less the one that it hangs on in the layout's
+            graph, zero for the root (2s-AGCN, Shi et al., CVPR 2019); or how either moves from a frame to the clip's next one,
+            zero at its end and where the body is absent in one of both (MS-AAGCN, Shi et al., TIP 2020). Turning or stretching a
+            batch does the same to all of them.
     """
 
     rows: Tensor
@@ -42,6 +47,11 @@ class ClipSet:
     num_bodies: int
     frame_rate: float
     nuisance: Tensor | None = None
+    stream: str = "joint"
+
+    def __post_init__(self) -> None:
+        if self.stream not in STREAMS:
+            raise ValueError(f"stream must be one of {', '.join(STREAMS)}, got {self.stream!r}")
 
     @classmethod
     def from_store(cls, store: ClipStore, device: torch.device | str = "cpu") -> "ClipSet":
@@ -81,7 +91,7 @@ class ClipSet:
         return replace(self, rows=rows)
 
     def gather(self, clips: Tensor, frames: Tensor, valid: Tensor | None = None) -> Tensor:
-        """Picks frames of clips.
+        """Picks frames of clips, and makes of them what the stream shows.
 
         Args:
             clips: (N,) int64 clip indices.
@@ -91,15 +101,24 @@ class ClipSet:
         Returns:
             (N, 3, T, V, M) float32; bodies that a clip does not have are zero.
         """
+        out = self._joints(clips, frames, valid)
+        if self.stream.endswith("motion"):
+            later = self._joints(clips, torch.minimum(frames + 1, self.lengths[clips, None] - 1), valid)
+            out = (later - out) * (presence(out) & presence(later))
+        return bones(out, self.layout) if self.stream.startswith("bone") else out
+
+    def _joints(self, clips: Tensor, frames: Tensor, valid: Tensor | None) -> Tensor:
+        """As `gather`, of the joints."""
         body = torch.arange(self.num_bodies, device=self.device)
         count = self.bodies[clips, None, None]  # (N, 1, 1)
         there = (body < count).expand(*frames.shape, -1)  # (N, T, M)
         if valid is not None:
             there = there & valid[..., None]
         rows = self.first[clips, None, None] + frames[..., None] * count + body  # (N, T, M)
-        out = self.rows[torch.where(there, rows, 0)]  # (N, T, M, 3, V)
+        picked = self.rows.index_select(0, torch.where(there, rows, 0).flatten())
+        out = picked.unflatten(0, there.shape)  # (N, T, M, 3, V)
         if valid is not None or self.num_bodies > 1:  # otherwise everything is there; asking the device would stall it
-            out = out * there[..., None, None]
+            out *= there[..., None, None]
         return out.permute(0, 3, 1, 4, 2)  # (N, 3, T, V, M)
 
     def whole(self, clips: Tensor) -> Tensor:
@@ -152,6 +171,14 @@ class ClipSet:
     def batches(self, size: int) -> Iterator[Tensor]:
         """Clip indices in order, `size` at a time."""
         return iter(torch.arange(len(self), device=self.device).split(size))
+
+
+def bones(clips: Tensor, layout: Layout) -> Tensor:
+    """Each joint of (N, 3, T, V, M) less the one it hangs on in the layout's graph; zero for the root and for absent bodies."""
+    parents = torch.arange(layout.num_joints, device=clips.device)
+    child, parent = torch.tensor(layout.edges, device=clips.device).T
+    parents[child] = parent
+    return clips - clips.index_select(3, parents)
 
 
 def presence(clips: Tensor) -> Tensor:

@@ -93,7 +93,8 @@ def _agcn(source: Path, wanted: Callable[[str], bool]) -> Found:
             seen.add(name)
             done += 1
             if wanted(name):
-                yield done, total, name, _checked(_unpadded(clip), f"{name} of {path}")
+                shown = _checked(clip, f"{name} of {path}")
+                yield done, total, name, None if shown is None else _unpadded(shown)
 
 
 def _agcn_names(path: Path) -> list[str]:

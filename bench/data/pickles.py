@@ -6,9 +6,10 @@ what numpy's own would build from their arguments, and nothing else exists. What
 
 import mmap
 import pickle
+import struct
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -104,6 +105,13 @@ class _Unpickler(pickle._Unpickler):
         if (module, name) not in calls:
             raise RefusedError(f"it asks for {module}.{name}, which plain data do not need; nothing was executed")
         return _StandIn(calls[module, name])
+
+    def load_bytearray8(self) -> None:  # the library's makes an array of the size stated before it reads
+        (size,) = struct.unpack("<Q", self.read(8))
+        self._spend(size)
+        self.append(bytearray(self.read(size)))
+
+    dispatch: ClassVar = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: load_bytearray8}
 
     def persistent_load(self, pid: Any) -> Any:
         raise RefusedError("it asks for an object outside the file")

@@ -58,17 +58,14 @@ class Member:
     content: Callable[[], bytes]
     size: int = 0
 
-    def read(self, largest: int = LARGEST) -> bytes:
+    def read(self) -> bytes:
         """The file's bytes.
 
-        Args:
-            largest: Bytes beyond which it is refused unread.
-
         Raises:
-            DataError: if it cannot be read, or is larger.
+            DataError: if it cannot be read, or is larger than any clip (`LARGEST`).
         """
-        if self.size > largest:
-            raise self.error(f"{self.size} bytes, expected at most {largest}")
+        if self.size > LARGEST:
+            raise self.error(f"{self.size} bytes, expected at most {LARGEST}")
         try:
             return self.content()
         except DAMAGED as error:
@@ -156,7 +153,8 @@ def _tar(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Calla
     """Members of a tape archive. It can only be read from end to end, so what is wanted is unpacked to a temporary folder."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     found = []
-    with tarfile.open(archive, "r|*") as file:
+    # Not as a stream ("r|*"): that unpacks whole compressed blocks, however large, and copies the rest at every read.
+    with tarfile.open(archive, "r:*") as file:
         for entry in file:
             if entry.isfile() and _wanted(entry.name, pattern):
                 path = folder / f"{len(found)}"  # not the member's own name, which could lead out of the folder

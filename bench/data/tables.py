@@ -63,7 +63,7 @@ def _fast(lines: list[bytes], columns: list[int], separator: str | None) -> np.n
             index_col=False,
             dtype="f8",
         )[columns].to_numpy()
-    except (ValueError, OverflowError):  # pandas' own errors are among these
+    except (ValueError, OverflowError, KeyError):  # pandas' own errors are among these
         return None
     return found if found.shape == (len(lines), columns) and np.isfinite(found).all() else None
 

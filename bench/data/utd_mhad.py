@@ -4,7 +4,6 @@ Each clip is a MATLAB file `a{A}_s{S}_t{T}_skeleton.mat` with one variable `d_sk
 The owners publish no table of the subjects' gender, so there is no such label.
 """
 
-import io
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.data.dataset import Dataset
-from bench.data.sources import DAMAGED, Member, open_source, short
+from bench.data.matlab import MatlabError, read_matlab
+from bench.data.sources import Member, open_source
 from bench.protocols import Protocol, Split
 from bench.skeleton import get_layout
 
@@ -106,16 +106,12 @@ def read_clip(member: Member) -> np.ndarray:
     Raises:
         DataError: if the file is cut, lacks `d_skel`, or holds an array of another shape or with values that are not numbers.
     """
-    from scipy.io import loadmat
-    from scipy.io.matlab import MatReadError
-
     try:
-        found = loadmat(io.BytesIO(member.read()), variable_names=[_VARIABLE])
-    except (*DAMAGED, MatReadError) as error:
-        raise member.error(f"not a whole MATLAB v5 file ({short(error)})") from error
-    if _VARIABLE not in found:
+        array = read_matlab(member.read(), _VARIABLE)
+    except MatlabError as error:
+        raise member.error(f"not a whole MATLAB v5 file ({error})") from error
+    if array is None:
         raise member.error(f"no variable {_VARIABLE!r}")
-    array = found[_VARIABLE]
     joints = get_layout(UTDMHAD.layout).num_joints
     if array.dtype.kind not in "fiu" or array.ndim != 3 or array.shape[:2] != (joints, 3) or not array.shape[2]:
         raise member.error(f"{_VARIABLE} has shape {array.shape} of {array.dtype}, expected ({joints}, 3, frames) of numbers")

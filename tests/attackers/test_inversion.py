@@ -1,13 +1,10 @@
 """The inverter: it restores what can be restored, each clip on its own."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 import torch
 
 from attackers.inversion import RestoringNetwork, TemporalInverter
-from attackers.streams import bones, stream
 from bench.data.clips import ClipSet
 from bench.presets import get_preset
 from bench.protocols import Part
@@ -79,15 +76,3 @@ def test_an_offset_is_undone_and_noise_averaged_out(tmp_path):
         again.mkdir()
         inverter.fit(seen, raw, part(), PRESET, again, seed=0)
         assert torch.equal(inverter.restore(seen, PRESET, again), restored)
-
-
-def test_bones_are_joints_less_their_parents_and_add_up_to_joints_again():
-    clips = dataclasses.replace(smooth_clips(), num_bodies=1)
-    found = bones(clips.rows, LAYOUT)
-    assert torch.equal(found[..., LAYOUT.root], torch.zeros_like(found[..., 0]))
-    rebuilt = clips.rows[..., LAYOUT.root, None].expand_as(clips.rows).clone()
-    for joint in LAYOUT.order[1:]:
-        rebuilt[..., joint] = rebuilt[..., LAYOUT.parents[joint]] + found[..., joint]
-    assert torch.allclose(rebuilt, clips.rows, atol=1e-5)
-    assert stream(clips, "joint") is clips
-    assert (bones(torch.zeros(4, 3, 20), LAYOUT) == 0).all()

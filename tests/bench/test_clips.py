@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -77,3 +79,52 @@ def test_rotation_keeps_lengths_height_and_absent_bodies(clips):
     assert torch.allclose(angle, angle[:, :1, :1].expand_as(angle), atol=1e-2)  # one angle a clip
     assert angle.abs().max() <= 30.1
     assert angle[:, 0, 0].std() > 1
+
+
+def moving(layout, length=6, bodies=2):
+    """Two clips of random joints; in the first, body 1 is away in frames 2 and 3."""
+    rows = torch.randn((2, length, bodies, 3, layout.num_joints), generator=torch.Generator().manual_seed(0))
+    rows[0, 2:4, 1] = 0
+    index = torch.arange(2)
+    names = np.array(["a", "b"], dtype=object)
+    return ClipSet(
+        rows.flatten(0, 2), index * length * bodies, index * 0 + length, index * 0 + bodies, names, layout, bodies, 30.0
+    )
+
+
+@pytest.mark.parametrize("name", ["ntu", "kinect-v1"])
+def test_bones_add_up_to_joints(name):
+    layout = get_layout(name)
+    clips = moving(layout)
+    joints, bone = (dataclasses.replace(clips, stream=stream).whole(torch.arange(2)) for stream in ("joint", "bone"))
+    hangs = dict(layout.edges)
+    root = next(joint for joint in range(layout.num_joints) if joint not in hangs)
+    assert not bone[:, :, :, root].any()
+    for joint in range(layout.num_joints):
+        total, at = torch.zeros_like(bone[:, :, :, 0]), joint
+        while at != root:
+            total, at = total + bone[:, :, :, at], hangs[at]
+        assert torch.allclose(total, joints[:, :, :, joint] - joints[:, :, :, root], atol=1e-5)
+    assert not bone[0, :, 2:4, :, 1].any()
+
+
+def test_motion_adds_up_to_the_way_and_ends_with_the_clip():
+    clips = moving(get_layout("kinect-v1"))
+    joints, motion = (dataclasses.replace(clips, stream=stream).whole(torch.arange(2)) for stream in ("joint", "joint-motion"))
+    assert torch.allclose(motion[1].cumsum(1)[:, :-1], joints[1, :, 1:] - joints[1, :, :1], atol=1e-5)
+    assert not motion[:, :, -1].any()
+    assert not motion[0, :, 1:4, :, 1].any()  # the body goes, is away, and comes back: that is no movement
+    assert motion[0, :, 0, :, 1].any()
+    assert motion[0, :, 4, :, 1].any()
+    bones_move = dataclasses.replace(clips, stream="bone-motion").whole(torch.arange(2))
+    bone = dataclasses.replace(clips, stream="bone").whole(torch.arange(2))
+    assert torch.allclose(bones_move[1, :, :-1], bone[1, :, 1:] - bone[1, :, :-1], atol=1e-5)
+
+
+def test_motion_in_a_window_is_that_of_the_clip():
+    """The last frame of a window moves on as well: what follows it in the clip is known."""
+    clips = dataclasses.replace(moving(get_layout("kinect-v1")), stream="joint-motion")
+    whole = clips.whole(torch.tensor([1]))
+    assert torch.equal(clips.windows(torch.tensor([1]), 4, "window"), whole[:, :, 1:5])
+    with pytest.raises(ValueError, match="stream must be one of joint, bone, joint-motion, bone-motion, got 'bones'"):
+        dataclasses.replace(clips, stream="bones")

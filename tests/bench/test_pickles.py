@@ -90,6 +90,7 @@ BOMBS = {
     "index of 2**31": b"\x80\x02K\x01r\xff\xff\xff\x7f0.",
     "text of 2**40 bytes": b"\x80\x04\x8d" + struct.pack("<Q", 2**40) + b"x.",
     "bytes of 2**62": b"\x80\x04\x8e" + struct.pack("<Q", 2**62) + b"x.",
+    "array of 2**31 bytes": b"\x80\x05\x96" + struct.pack("<Q", 2**31) + b"x.",
     "frame of 2**60": b"\x80\x04\x95" + struct.pack("<Q", 2**60) + b"K\x010.",
     "one text encoded a thousand times": b"\x80\x02(X"
     + struct.pack("<I", 1_000_000)
