@@ -24,7 +24,7 @@ class TrainingConfig:
         most_steps: Most optimiser steps, 0 for no limit: large data sets get fewer epochs, or a part of one.
         least_steps: Fewest optimiser steps that the schedule plans for: small data sets get more epochs, and their patience and
             warm-up grow with them. `most_steps` goes before.
-        patience: Epochs without a clearly better validation loss after which training ends early; 0 never ends early.
+        patience: Epochs without a clearly better loss after which training ends early; 0 never ends early.
         batch: Clips of a batch.
         optimiser: "sgd" with Nesterov momentum 0.9, or "adam".
         lr: Peak learning rate.
@@ -35,7 +35,7 @@ class TrainingConfig:
         balanced: Whether the loss weighs classes by the inverse of their frequency.
         label_smoothing: Share of the target probability spread over all classes.
         clip_norm: Largest norm of the gradient; 0 does not limit it.
-        choose_best: Whether the epoch with the lowest validation loss is kept, rather than the last.
+        choose_best: Whether the epoch with the lowest validation loss is kept, rather than the last (`train_classifier`).
         published: Whether a backbone is trained by its authors' own recipe, and with their gradients where those differ from the
             true ones.
         precision: Type of the products of a training: "float32", "bfloat16" (autocast), or "auto": bfloat16 on a GPU only.

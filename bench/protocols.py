@@ -22,7 +22,7 @@ from bench.metrics.verification import roc_auc
 from bench.pairs import Pairs, make_pairs
 
 ACTION, SUBJECT, LINKAGE = "action", "subject", "linkage"
-MEASURED_TARGETS = ("height_class",)  # known of every data set, from its bones; split as linkage is, by people
+MEASURED_TARGETS = ("height_class",)  # known of every data set, from its bones; asked of unseen people
 
 
 class ProtocolError(UserError):
@@ -123,7 +123,9 @@ class Protocol:
 
     def split(self, target: str) -> Split | None:
         """The split of a target; None if the protocol cannot test it."""
-        return self.splits.get(LINKAGE if target in MEASURED_TARGETS else target)
+        if target not in MEASURED_TARGETS:
+            return self.splits.get(target)
+        return next((split for split in self.splits.values() if split.unseen), None)
 
     def fold(self, number: int, count: int) -> "Protocol":
         """The same questions asked about the people of one fold, 1 to `count`, who train in all other folds.

@@ -78,6 +78,16 @@ def _long_enough(config: TrainingConfig, steps: int) -> TrainingConfig:
     return replace(config, steps=tuple(more * step for step in config.steps), **longer)
 
 
+def _mean_recall(found: Tensor, truth: Tensor) -> float:
+    return float(torch.stack([(found[truth == value] == value).float().mean() for value in truth.unique()]).mean())
+
+
+def _guessing(truth: Tensor) -> float:
+    """What the mean recall of a guess hardly exceeds: three standard errors above chance."""
+    chance = 1 / len(truth.unique())
+    return chance + 3 * math.sqrt(chance * (1 - chance) / len(truth))
+
+
 def augmented(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:
     """Clips (N, 3, T, V, M) turned and stretched at random, as the budget asks for it."""
     if config.rotate:
@@ -107,6 +117,10 @@ def train_classifier(
     progress: Progress | None = None,
 ) -> History:
     """Trains `model` in place and leaves it in eval mode with the chosen weights.
+
+    Validation clips choose the epoch and end the training early, but only once they are classified better than by guessing: where
+    they ask for something else than what is tested, such as persons in actions that were held out, they would choose a network
+    that has learnt nothing. Until then the training loss decides whether to go on, and the last epoch is kept.
 
     Args:
         model: Maps (N, 3, T, V, M) to logits (N, K); may offer `parameter_groups(weight_decay)`.
@@ -139,7 +153,9 @@ def train_classifier(
         config = replace(config, epochs=epochs, warmup=min(config.warmup, 0.1 * epochs))  # the whole schedule must fit
     history = History()
     best: dict[str, Tensor] = {}
-    milestone, milestone_epoch = math.inf, 0  # last meaningful improvement
+    guessing = _guessing(labels[torch.as_tensor(validation, device=device)])
+    informed = False  # whether validation was ever better than guessing; until then it can neither choose nor end
+    lowest, milestone, milestone_epoch = math.inf, math.inf, 0  # validation loss chosen, and last meaningful improvement
     for epoch in range(config.epochs):
         model.train()
         order = where[torch.randperm(len(where), generator=generator, device=device)]
@@ -167,14 +183,18 @@ def train_classifier(
         history.validation_loss.append(float(nn.functional.cross_entropy(logits, truth)))
         history.validation_accuracy.append(float((logits.argmax(dim=1) == truth).float().mean()))
         history.lr.append(rate)
-        if not config.choose_best or history.validation_loss[-1] <= min(history.validation_loss):
+        if not informed and _mean_recall(logits.argmax(dim=1), truth) > guessing:
+            informed, milestone = True, math.inf
+        if not config.choose_best or not informed or history.validation_loss[-1] <= lowest:
             history.best_epoch = epoch
+            lowest = history.validation_loss[-1] if informed else math.inf
             best = {key: value.detach().clone() for key, value in model.state_dict().items()}
         if progress:
             accuracy = history.validation_accuracy[-1]
             progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}")
-        if history.validation_loss[-1] < milestone - _MEANINGFUL:
-            milestone, milestone_epoch = history.validation_loss[-1], epoch
+        signal = history.validation_loss[-1] if informed else history.train_loss[-1]
+        if signal < milestone - _MEANINGFUL:
+            milestone, milestone_epoch = signal, epoch
         if config.patience and epoch - milestone_epoch >= config.patience:
             break
     model.load_state_dict(best)

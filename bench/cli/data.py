@@ -63,7 +63,8 @@ def check(name: str, results: Path) -> None:
     spec = parse_spec(name, DATASETS)
     with Display() as display, display.step(f"check {spec}", quiet=True) as report:
         store = open_or_prepare(spec, results)
-        found = look(store, lambda done, total: report(done, total, f"{done} clips"))
+        protocol = next(iter(spec.value.protocols.values()))
+        found = look(store, protocol, lambda done, total: report(done, total, f"{done} clips"))
     for label, value in found.lines():
         click.echo(f"{label:<20} {value}")
     for skip in store.meta["skipped"][:10]:

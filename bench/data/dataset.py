@@ -24,6 +24,7 @@ class Dataset(Parameters, ABC):
 
     * `layout`: name of the skeleton layout; `frame_rate` in frames per second;
     * `licence`, `citation`: as the owners state them;
+    * `limits`: what these data cannot show, and what about them may mislead;
     * `needs_source`: whether the user must supply files; `usual_source`: where they lie in a collection of data sets
       (a path relative to the folder named by `BENCH_DATA`), or "" if there is no usual place;
     * `reader_version`: raised whenever the same files would give another store;
@@ -34,6 +35,7 @@ class Dataset(Parameters, ABC):
     frame_rate: ClassVar[float]
     licence: ClassVar[str]
     citation: ClassVar[str]
+    limits: ClassVar[str] = ""
     needs_source: ClassVar[bool] = True
     usual_source: ClassVar[str] = ""
     reader_version: ClassVar[int] = 1

@@ -45,6 +45,10 @@ class ETRIActivity3D(Dataset):
 
     layout: ClassVar[str] = "ntu"
     frame_rate: ClassVar[float] = 30.0
+    limits: ClassVar[str] = (
+        "the owners' gender table is not public; that people 1 to 50 are the elderly ones follows from the names of the "
+        "archives; actions of two people are left out unless asked for"
+    )
     licence: ClassVar[str] = "for academic research only, on request from ETRI; do not redistribute"
     citation: ClassVar[str] = (
         "J. Jang, D. Kim, C. Park, M. Jang, J. Lee, J. Kim. ETRI-Activity3D: A Large-Scale RGB-D Dataset for Robots to Recognize "

@@ -102,6 +102,10 @@ class KinderGator(Dataset):
 
     layout: ClassVar[str] = "kinect-v1"
     frame_rate: ClassVar[float] = 30.0
+    limits: ClassVar[str] = (
+        "one clip of a person in an action: re-identification is across actions only; 12 adults at most carry a gender; "
+        "children's size follows their age"
+    )
     licence: ClassVar[str] = (
         "offered for use in animation and recognition, no licence text; contains children; do not redistribute"
     )

@@ -44,6 +44,10 @@ class MSRAction3D(Dataset):
 
     layout: ClassVar[str] = "msr-action3d"
     frame_rate: ClassVar[float] = 15.0
+    limits: ClassVar[str] = (
+        "10 people, no session is labelled; no gender, age or height is published; joints without confidence are "
+        "derived, not tracked"
+    )
     licence: ClassVar[str] = "published by the authors for research; no formal licence text; do not redistribute"
     citation: ClassVar[str] = "W. Li, Z. Zhang, Z. Liu. Action Recognition Based on a Bag of 3D Points. CVPR4HB 2010."
     usual_source: ClassVar[str] = "MSRAction3D"

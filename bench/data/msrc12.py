@@ -41,6 +41,10 @@ class MSRC12(Dataset):
 
     layout: ClassVar[str] = "kinect-v1"
     frame_rate: ClassVar[float] = 30.0
+    limits: ClassVar[str] = (
+        "gestures are cut at their tagged action points, so a clip holds what the tag's author took for the gesture; no "
+        "session is labelled; no gender is published"
+    )
     licence: ClassVar[str] = "Microsoft Research, for research with citation; do not redistribute"
     citation: ClassVar[str] = (
         "S. Fothergill, H. Mentis, P. Kohli, S. Nowozin. Instructing People for Training Gestural Interactive Systems. CHI 2012."

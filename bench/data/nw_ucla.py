@@ -45,6 +45,10 @@ class NWUCLA(Dataset):
 
     layout: ClassVar[str] = "kinect-v1"
     frame_rate: ClassVar[float] = 30.0
+    limits: ClassVar[str] = (
+        "10 people, no session is labelled; the files state neither unit nor frame rate: metres and 30 frames a second "
+        "are assumed; no gender is published"
+    )
     licence: ClassVar[str] = "released by the authors for research; no licence text; do not redistribute"
     citation: ClassVar[str] = (
         "J. Wang, X. Nie, Y. Xia, Y. Wu, S.-C. Zhu. Cross-view Action Modeling, Learning and Recognition. CVPR 2014."

@@ -125,7 +125,9 @@ def read_labels(path: Path) -> dict[str, dict[str, Any]]:
         raise DataError(f"{path} cannot be read ({error})") from error
     missing = [column for column in ("clip", "action", "subject") if column not in (reader.fieldnames or ())]
     if missing:
-        raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}")
+        raise DataError(
+            f"{path} has no column {', '.join(missing)}; it has {' '.join(', '.join(reader.fieldnames or ()).split())}"
+        )
     rows: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(table, 2):
         if None in row or None in row.values():

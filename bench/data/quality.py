@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from bench.data.store import ClipStore
+from bench.protocols import Protocol, ProtocolError, instantiate
 from bench.skeleton import Layout
 
 JUMP = 1.0  # metres between two frames: no joint moves so fast (30 m/s at 30 frames a second)
@@ -78,6 +79,8 @@ class Quality:
     Args:
         clips: One entry a clip.
         duplicates: Groups of clips (their names) with equal coordinates.
+        across: For each target of the protocol, the names of the first copies that stand on both sides of its split, and how many
+            groups do; empty where none.
         counts: For each label column with few values, clips of each value.
         alone: People seen in one set-up only, of all people; None without set-ups.
         room_guess: Share of clips whose person is named by the commonest one of their set-up; None without set-ups.
@@ -87,6 +90,7 @@ class Quality:
     clips: Sequence[ClipQuality]
     lengths: np.ndarray
     duplicates: Sequence[tuple[str, ...]]
+    across: Mapping[str, tuple[tuple[str, ...], int]]
     counts: Mapping[str, Mapping[Any, int]]
     alone: tuple[int, int] | None
     room_guess: float | None
@@ -111,6 +115,8 @@ class Quality:
         ]
         if len(self.duplicates) > 5:
             found[-1] = ("copies", f"{found[-1][1]}; and {len(self.duplicates) - 5} groups more")
+        for target, (names, groups) in self.across.items():
+            found.append(("copies on both sides", f"of the split of {target}: {groups} groups ({' = '.join(names)}, ...)"))
         for column, counts in self.counts.items():
             least, most = min(counts.values()), max(counts.values())
             found.append((f"clips per {column}", f"{least} to {most}; the largest is {most / sum(counts.values()):.1%} of all"))
@@ -128,8 +134,10 @@ class Quality:
         return f"{len(where)} clips" + (f" ({names}{', ...' if len(where) > 3 else ''})" if len(where) else "")
 
 
-def check(store: ClipStore, progress: Callable[[int, int], None] = lambda done, total: None) -> Quality:
-    """Looks through a whole store, one clip in memory at a time."""
+def check(
+    store: ClipStore, protocol: Protocol | None = None, progress: Callable[[int, int], None] = lambda done, total: None
+) -> Quality:
+    """Looks through a whole store, one clip in memory at a time; for copies also across the splits of a protocol."""
     clips = []
     for done, clip in enumerate(store, 1):
         clips.append(clip_quality(clip, store.layout))
@@ -147,4 +155,23 @@ def check(store: ClipStore, progress: Callable[[int, int], None] = lambda done, 
         alone = int((setups == 1).sum()), len(setups)
         guess = float(known.groupby("setup")["subject"].agg(lambda people: people.value_counts().iloc[0]).sum() / len(known))
     duplicates = [tuple(group) for group in groups.values() if len(group) > 1]
-    return Quality(names, clips, store.lengths, duplicates, {c: v for c, v in counts.items() if v}, alone, guess)
+    across = _across(duplicates, store, protocol) if protocol and duplicates else {}
+    return Quality(names, clips, store.lengths, duplicates, across, {c: v for c, v in counts.items() if v}, alone, guess)
+
+
+def _across(
+    duplicates: Sequence[tuple[str, ...]], store: ClipStore, protocol: Protocol
+) -> dict[str, tuple[tuple[str, ...], int]]:
+    """For each target that the data can be asked for: the first group of copies on both sides, and how many there are."""
+    place = {name: i for i, name in enumerate(store.labels["clip"])}
+    found = {}
+    for target in protocol.splits:
+        try:
+            part = instantiate(protocol, target, store.labels, "")
+        except ProtocolError:
+            continue
+        learnt, tested = {*part.train.tolist(), *part.validation.tolist()}, set(part.test.tolist())
+        both = [g for g in duplicates if {place[n] for n in g} & learnt and {place[n] for n in g} & tested]
+        if both:
+            found[target] = both[0], len(both)
+    return found

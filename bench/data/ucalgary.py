@@ -43,6 +43,10 @@ class UCalgaryGait(Dataset):
 
     layout: ClassVar[str] = "ucalgary-gait"
     frame_rate: ClassVar[float] = 30.0
+    limits: ClassVar[str] = (
+        "people with a clear label are few (26 in all, up to 7 walks each), so intervals over people are wide; no "
+        "session is labelled; the action is one of three ways of walking"
+    )
     licence: ClassVar[str] = "for research and scientific purposes only, as the authors state; do not redistribute"
     citation: ClassVar[str] = (
         "P. Kozlow, N. Abid, S. Yanushkevich. Utilizing Gait Traits to Improve e-Border Watchlist Performance. IEEE SSCI 2017."

@@ -40,6 +40,10 @@ class UIPRMD(Dataset):
 
     layout: ClassVar[str] = "ui-prmd"
     frame_rate: ClassVar[float] = 30.0
+    limits: ClassVar[str] = (
+        "10 people, no session is labelled; the length of the least stable bone varies by 13 to 39 % between a person's "
+        "movements; no gender is published with the clips"
+    )
     licence: ClassVar[str] = "Open Data Commons Public Domain Dedication and License (PDDL) 1.0"
     citation: ClassVar[str] = (
         "A. Vakanski, H. Jun, D. Paul, R. Baker. A Data Set of Human Body Movements for Physical Rehabilitation Exercises. "

@@ -62,6 +62,10 @@ class UTDMHAD(Dataset):
 
     layout: ClassVar[str] = "utd-mhad"
     frame_rate: ClassVar[float] = 30.0
+    limits: ClassVar[str] = (
+        "8 people, no session or room is labelled, so re-identification across sessions cannot be measured; the authors "
+        "publish no gender of single people; thigh lengths vary by up to 23 % within a clip"
+    )
     licence: ClassVar[str] = (
         "offered by the authors freely for research, with a request for citation; no formal licence text; do not redistribute"
     )

@@ -39,6 +39,9 @@ class UTKinect(Dataset):
 
     layout: ClassVar[str] = "kinect-v1"
     frame_rate: ClassVar[float] = 15.0
+    limits: ClassVar[str] = (
+        "10 people, 2 takes, segments of 5 frames and more; the view differs between actions and takes; no gender is published"
+    )
     licence: ClassVar[str] = "released by the authors for research with citation; no licence text; do not redistribute"
     citation: ClassVar[str] = (
         "L. Xia, C.-C. Chen, J. K. Aggarwal. View Invariant Human Action Recognition Using Histograms of 3D Joints. CVPRW 2012."

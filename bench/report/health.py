@@ -104,6 +104,7 @@ def describe_data(spec: Spec, store: ClipStore) -> list[tuple[str, str]]:
     lines += [
         ("licence", meta["licence"]),
         ("citation", meta["citation"]),
+        *([("limits", dataset.limits)] if dataset.limits else []),
         ("fingerprint", store.fingerprint),
         ("store", str(store.path)),
     ]

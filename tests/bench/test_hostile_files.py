@@ -159,6 +159,7 @@ def test_a_header_names_more_columns_than_lines_have(tmp_path):
     [
         ("ntu-2s-agcn", b"(" + b"\n====\n" + b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4' "),
         ("ntu-ctr-gcn", None),
+        ("own", b'clip,action,"@1,F\n2b,\n'),
     ],
 )
 def test_what_the_fuzzer_found(name, data, tmp_path):

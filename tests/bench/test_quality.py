@@ -7,6 +7,7 @@ from click.testing import CliRunner
 from bench.cli import main
 from bench.data.quality import check, clip_quality
 from bench.data.store import ClipStore, ClipWriter
+from bench.protocols import Protocol, Split
 from bench.skeleton import get_layout
 
 LAYOUT = get_layout("ntu")
@@ -84,6 +85,16 @@ def test_copies_uneven_labels_and_rooms_are_found(store):
     assert told["copies"] == "c0 = c2 = c5"
     assert told["clips per subject"].startswith("2 to 3; the largest is 37.5% of all")
     assert told["set-ups"].startswith("2 of 3 people")
+
+
+def test_copies_on_both_sides_of_a_split_are_found(store):
+    """c0 and c2 show person 0 and c5 shows person 1, who is tested."""
+    splits = {"action": Split(by="subject", train=(0,), unseen=True), "gender": Split(by="subject", train=(0,), unseen=True)}
+    found = check(store, Protocol("test/1", splits))
+    assert found.across == {"action": (("c0", "c2", "c5"), 1)}
+    assert dict(found.lines())["copies on both sides"] == "of the split of action: 1 groups (c0 = c2 = c5, ...)"
+    apart = Protocol("test/1", {"action": Split(by="subject", train=(0, 1), unseen=True)})
+    assert check(store, apart).across == {}
 
 
 def test_the_command_prints_and_draws(tmp_path):

@@ -73,6 +73,27 @@ def test_keeps_the_epoch_with_the_lowest_validation_loss():
     assert not model.training
 
 
+def test_validation_that_asks_for_something_else_neither_chooses_nor_ends():
+    """Labels of validation clips are turned round: the better a network, the larger their loss, and the first epoch would win."""
+    labels = make_clips()[1].clone()
+    labels[40:50] = 1 - labels[40:50]
+    model, history, clips, truth = fit(labels=labels)
+    assert int(np.argmin(history.validation_loss)) == 0
+    assert history.best_epoch == len(history.train_loss) - 1 == CONFIG.epochs - 1
+    accuracy = (predict(model, clips, np.arange(50, 60), CONFIG).argmax(1) == truth[50:]).float().mean()
+    assert accuracy == 1
+
+
+def test_where_nothing_can_be_learnt_training_ends():
+    """Clips without any difference: neither loss gets better."""
+    clips, labels = make_clips()
+    clips = clips.with_rows(torch.ones_like(clips.rows))
+    history = train_classifier(
+        Linear(), clips, labels, np.arange(40), np.arange(40, 50), dataclasses.replace(CONFIG, epochs=100, patience=3), seed=0
+    )
+    assert len(history.train_loss) < 20
+
+
 def test_stops_early_when_validation_no_longer_improves():
     random = torch.randint(0, 2, (60,), generator=torch.Generator().manual_seed(3))
     _, history, _, _ = fit(dataclasses.replace(CONFIG, epochs=100, patience=3, lr=1.0), labels=random)
