@@ -13,7 +13,13 @@ from bench.specs import Parameters
 
 
 class DataError(UserError):
-    """Source files are missing, damaged or of an unexpected form; the message names the file and the remedy."""
+    """Source files are missing, damaged or of an unexpected form; the message names the file and the remedy.
+
+    What of it comes from a file, such as a name in an archive, cannot break the line or steer a terminal.
+    """
+
+    def __init__(self, message: str):
+        super().__init__("".join(character if character.isprintable() else "?" for character in message))
 
 
 @dataclass(frozen=True)

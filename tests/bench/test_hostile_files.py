@@ -132,6 +132,15 @@ def test_names_that_lead_out_of_the_archive_lead_nowhere(tmp_path, ending):
     assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_names_in_an_archive_do_not_steer_a_terminal(tmp_path):
+    path = tmp_path / "archive.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("\x1b[2J\n/a.txt", "1 2 3")
+    path.write_bytes(path.read_bytes().replace(b"1 2 3", b"1 2 4"))
+    with pytest.raises(DataError, match=r"^\?\[2J\?/a\.txt of .* cannot be read"):
+        read_all(path)
+
+
 def test_links_in_a_tar_are_not_followed(tmp_path):
     secret = tmp_path / "secret.txt"
     secret.write_text("secret")
