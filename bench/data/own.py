@@ -125,9 +125,7 @@ def read_labels(path: Path) -> dict[str, dict[str, Any]]:
         raise DataError(f"{path} cannot be read ({error})") from error
     missing = [column for column in ("clip", "action", "subject") if column not in (reader.fieldnames or ())]
     if missing:
-        raise DataError(
-            f"{path} has no column {', '.join(missing)}; it has {' '.join(', '.join(reader.fieldnames or ()).split())}"
-        )
+        raise DataError(f"{path} has no column {', '.join(missing)}; it has {', '.join(reader.fieldnames or ())}")
     rows: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(table, 2):
         if None in row or None in row.values():
