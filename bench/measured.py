@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.files import digest
-from bench.metrics.identification import normalised_leakage, retention, top_k
+from bench.metrics.identification import normalised_leakage, reciprocal_ranks, retention, top_k, vote
+from bench.metrics.information import min_entropy_leakage, mutual_information
+from bench.metrics.risk import measure_risk
 from bench.metrics.uncertainty import Estimate, People, estimate
-from bench.metrics.verification import measure_linkage, roc_auc
+from bench.metrics.verification import clustered_auc, measure_linkage, roc_auc
+from bench.protocols import SUBJECT
 from bench.records import Record
 
 METRIC = "balanced top-1"
@@ -33,6 +36,10 @@ COLUMNS = (
     *("action_raw_low", "action_raw_high", "action_retrained_low", "action_retrained_high", "action_reference", "action_chance"),
     *("test_clips", "test_people", "data", "learning"),
     *LINKAGE_COLUMNS,
+    # Of attackers that name classes: the area under the ROC curve for attributes of two values; of re-identification, how it
+    # spreads over people and what several clips of a person give; both in bits as well (bench/metrics says what each is).
+    *("auc", "auc_low", "auc_high", "mrr", "mrr_low", "mrr_high", "information", "min_entropy_leakage"),
+    *("worst_person", "p95_person", "exposed_people", "gini", "top1_of_5_clips", "top1_of_10_clips"),
 )
 
 
@@ -56,7 +63,8 @@ class Measured:
     Args:
         records: One record a seed.
         leakage: Of the attacker, on the target's test clips: balanced top-1, or the AUC of linkage.
-        named: What a row says besides of an attacker that names classes: top-1 and top-5.
+        named: What a row says besides of an attacker that names classes: top-1, top-5, and more with intervals.
+        plain: What a row says of it without an interval.
         linked: What a row says besides of an attacker that links clips.
         action_reference, action_raw, action_retrained: Top-1 of the action classifiers.
         retention: Utility retention of the retrained classifier, resampled in pairs with its reference.
@@ -65,6 +73,7 @@ class Measured:
     records: tuple[Record, ...]
     leakage: Estimate
     named: Mapping[str, Estimate]
+    plain: Mapping[str, float]
     linked: Mapping[str, Any]
     action_reference: Estimate
     action_raw: Estimate
@@ -124,6 +133,7 @@ class Measured:
             "provider": f"{data['anonymizer']['provider']}; {data['attacker']['provider']}",
             "record": [key for record in self.records for key in record.keys],
             **{key: value for name, estimate in self.named.items() for key, value in _spread(name, estimate).items()},
+            **self.plain,
             **self.linked,
             "prior_top5": data.get("prior_top5", float("nan")),
             "learning": ", ".join(sorted({record.data["learning"] for record in self.records})),
@@ -158,18 +168,32 @@ def measure(records: Sequence[Record]) -> Measured:
     reference, raw, retrained = (
         actors.mean(_hits(predictions, f"action_{which}", action_label)) for which in ("reference", "raw", "retrained")
     )
-    named, linked = {}, {}
+    named, plain, linked = {}, {}, {}
     if "mated" in first:
         leakage, linked = _linkage(predictions, data)
     else:
         label = first["label"]
         people, hits = _people(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
         leakage = _over(people.balanced_mean(hits, label))
-        named = {"top1": _over(people.mean(hits)), "top5": _over(people.mean(_hits(predictions, "attack", label, 5)))}
+        scores = [p["attack"] for p in predictions]
+        named = {
+            "top1": _over(people.mean(hits)),
+            "top5": _over(people.mean(_hits(predictions, "attack", label, 5))),
+            "mrr": _over(people.mean(np.mean([reciprocal_ranks(s, label) for s in scores], axis=0))),
+        }
+        if scores[0].shape[1] == 2 and data["target"] != SUBJECT:
+            named["auc"] = _over(np.mean([clustered_auc(people, s[:, 1], label == 1) for s in scores], axis=0))
+        plain = {
+            "information": float(np.mean([mutual_information(s, label) for s in scores])),
+            "min_entropy_leakage": float(min_entropy_leakage(named["top1"].value, np.bincount(label).max() / len(label))),
+        }
+        if data["target"] == SUBJECT:
+            plain |= _of_people(scores, hits, label)
     return Measured(
         records=tuple(records),
         leakage=leakage,
         named=named,
+        plain=plain,
         linked=linked,
         action_reference=_over(reference),
         action_raw=_over(raw),
@@ -185,6 +209,16 @@ def _over(draws: np.ndarray) -> Estimate:
 def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:
     """(n,) how often, over the seeds, the right class was among the first k."""
     return np.mean([top_k(p[scores], labels, k) for p in predictions], axis=0)
+
+
+def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """How re-identification spreads over people, and what several clips of each give."""
+    risk = measure_risk(hits, label, scores[0].shape[1])
+    found = {"worst_person": risk.worst, "p95_person": risk.p95, "exposed_people": risk.exposed, "gini": risk.gini}
+    for size in (5, 10):
+        voted = [vote(s, label, size, np.random.default_rng(0)) for s in scores]
+        found[f"top1_of_{size}_clips"] = float(np.mean([top_k(s, of, 1).mean() if len(of) else np.nan for s, of in voted]))
+    return found
 
 
 def _linkage(predictions: Sequence[Mapping[str, np.ndarray]], data: Mapping[str, Any]) -> tuple[Estimate, dict[str, Any]]:

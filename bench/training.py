@@ -12,7 +12,8 @@ from bench.data.clips import ClipSet, rotate_about_vertical, stretch
 from bench.presets import TrainingConfig
 
 Progress = Callable[[int, int, str], None]
-_MEANINGFUL = 0.005  # nats: a smaller gain does not keep a training going
+_MEANINGFUL = 0.005  # nats: a smaller gain of validation does not keep a training going
+_MEANINGFUL_SHARE = 0.01  # of the training loss, which sinks a little even where nothing can be learnt
 
 
 @dataclass
@@ -193,7 +194,7 @@ def train_classifier(
             accuracy = history.validation_accuracy[-1]
             progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}")
         signal = history.validation_loss[-1] if informed else history.train_loss[-1]
-        if signal < milestone - _MEANINGFUL:
+        if signal < milestone - (_MEANINGFUL if informed else _MEANINGFUL_SHARE * signal):
             milestone, milestone_epoch = signal, epoch
         if config.patience and epoch - milestone_epoch >= config.patience:
             break

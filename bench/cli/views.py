@@ -48,15 +48,28 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
 @_filters
 @json_option
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the rows as CSV.")
+@click.option("--compare", nargs=2, metavar="A B", help="Only say whether anonymizer A is better than B, and how sure that is.")
 @results_option
 def table(
-    dataset: str | None, protocol: str | None, preset: str | None, json_file: str | None, csv_file: Path | None, results: Path
+    dataset: str | None,
+    protocol: str | None,
+    preset: str | None,
+    json_file: str | None,
+    csv_file: Path | None,
+    compare: tuple[str, str] | None,
+    results: Path,
 ) -> None:
     """Print the trade-off tables of everything measured so far."""
     from bench.cli.present import wide_console
     from bench.report.table import print_tables, write_csv, write_json_document
 
     measured = _measured(results, dataset, protocol, preset)
+    if compare:
+        from bench.report.compare import compare as compare_methods
+        from bench.report.compare import print_comparisons
+
+        print_comparisons(compare_methods(measured, *compare), wide_console())
+        return
     if json_file:
         text = write_json_document(measured, [], json_file)
         if text:

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from bench.metrics.verification import roc_auc
+
 
 def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """(n,) bool: whether the true class is among the `k` best scored.
@@ -14,10 +16,68 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
         labels: (n,) class indices.
         k: At least 1.
     """
+    return true_ranks(scores, labels) <= k
+
+
+def true_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n,) rank of the true class among the scores, from 1; ties as in `top_k`."""
     own = scores[np.arange(len(labels)), labels][:, None]
     before = np.arange(scores.shape[1]) < labels[:, None]
-    rank = ((scores > own) | ((scores == own) & before)).sum(axis=1)
-    return rank < k
+    return ((scores > own) | ((scores == own) & before)).sum(axis=1) + 1
+
+
+def reciprocal_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(n,) 1 / rank of the true class, 1 / K to 1; their mean is the mean reciprocal rank (methods.md section 6.1)."""
+    return 1 / true_ranks(scores, labels)
+
+
+def cumulative_match(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(K,) cumulative match characteristic: share of clips whose true class is among the k best, k = 1..K; ends at 1."""
+    counts = np.bincount(true_ranks(scores, labels) - 1, minlength=scores.shape[1])
+    return counts.cumsum() / len(labels)
+
+
+def vote(probabilities: np.ndarray, groups: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """What an attacker says who has several clips of each person: the sum of their log probabilities (methods.md section 6.1).
+
+    Args:
+        probabilities: (n, K) one distribution over the classes a clip.
+        groups: (n,) whose clip it is.
+        size: Clips that are put together, drawn without replacement; what is left over of a person is not used.
+        rng: Draws which clips go together.
+
+    Returns:
+        Log scores (m, K) and their groups (m,); m is 0 if nobody has so many clips.
+
+    Raises:
+        ValueError: if `size` is below 1.
+    """
+    if size < 1:
+        raise ValueError(f"at least one clip must be put together, got {size}")
+    logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    scores, owners = [np.empty((0, probabilities.shape[1]))], []
+    for group in np.unique(groups):
+        clips = rng.permutation(np.flatnonzero(groups == group))
+        sets = clips[: len(clips) // size * size].reshape(-1, size)
+        scores.append(logs[sets].sum(axis=1))
+        owners += [group] * len(sets)
+    return np.concatenate(scores), np.array(owners, dtype=groups.dtype)
+
+
+def attribute_auc(scores: np.ndarray, labels: np.ndarray) -> float:
+    """Area under the ROC curve of an attribute, 0.5 without information: of the second class of two, else the mean over classes.
+
+    Each class is told apart from all others (one against the rest); classes that no clip shows, or that all do, are left out.
+
+    Raises:
+        ValueError: if all clips show one class.
+    """
+    classes = [k for k in np.unique(labels) if (labels != k).any()]
+    if not classes:
+        raise ValueError("all clips show one class; there is nothing to tell apart")
+    if scores.shape[1] == 2:
+        classes = [1]
+    return float(np.mean([roc_auc(scores[labels == k, k], scores[labels != k, k]) for k in classes]))
 
 
 def normalised_leakage(value: float | np.ndarray, chance: float) -> float | np.ndarray:

@@ -221,6 +221,34 @@ def _equal_error_rate(mated: np.ndarray, others: np.ndarray) -> np.ndarray:
     return refused[rows, left] + share * (refused[rows, right] - refused[rows, left])
 
 
+def clustered_auc(people: People, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
+    """(B + 1,) area under the ROC curve of clips, as often as their people were drawn; not a number where a kind is missing.
+
+    Args:
+        people: The people of the clips and their resamples.
+        scores: (n,) higher speaks for the positive class. Resamples tell 1000 of them apart.
+        positive: (n,) bool.
+    """
+    level = _coarse(scores)
+    shape = people.weights.shape[1], level.max() + 1
+    counts = []
+    for of in (positive, ~positive):
+        cells = np.bincount(people.codes[of] * shape[1] + level[of], minlength=shape[0] * shape[1]).reshape(shape)
+        counts.append(people.weights @ cells)
+    with np.errstate(invalid="ignore"):
+        found = _auc(*counts)
+    found[0] = roc_auc(scores[positive], scores[~positive])
+    return found
+
+
+def _coarse(scores: np.ndarray) -> np.ndarray:
+    """Levels (n,) of scores, from 0: their dense ranks, or about `_LEVELS` steps of them where there are more."""
+    ranks = rankdata(scores, method="dense") - 1
+    if ranks.max() >= _LEVELS:
+        ranks = rankdata(scores) * _LEVELS / (len(scores) + 1)
+    return ranks.astype(int)
+
+
 @dataclass(frozen=True)
 class Linkage:
     """Everything about the scores of one set of pairs.
@@ -286,10 +314,7 @@ def _resampled(
     people, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
     one, two = codes[: len(first)], codes[len(first) :]
     weights = People.resample(people, rng, draws=draws).weights[1:].T  # (S, B)
-    ranks = rankdata(scores, method="dense") - 1
-    if ranks.max() >= _LEVELS:
-        ranks = rankdata(scores) * _LEVELS / (len(scores) + 1)
-    level = ranks.astype(int)
+    level = _coarse(scores)
     shape = level.max() + 1, len(people) ** 2
     # Pairs of the same two people count alike: (G, S * S), nearly all zeros.
     cells = [csr_array((np.ones(of.sum()), (level[of], one[of] * len(people) + two[of])), shape) for of in (mated, ~mated)]

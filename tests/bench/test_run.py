@@ -93,7 +93,13 @@ def test_rows_have_the_common_format_and_sane_values(finished):
     rows = document["rows"]
     assert len(rows) == 3 * 2 * 2 + 1  # and what is known without looking at the body
     for row in rows:
-        assert set(row) == set(COLUMNS) - set(LINKAGE_COLUMNS)
+        # Identities have no area under a curve, and nobody has five test clips here.
+        absent = {"auc", "auc_low", "auc_high", "top1_of_5_clips", "top1_of_10_clips"}
+        assert set(row) == set(COLUMNS) - set(LINKAGE_COLUMNS) - absent
+        assert row["top1"] <= row["mrr"] <= 1
+        assert row["p95_person"] <= row["worst_person"] <= 1
+        assert 0 <= row["information"] <= 2
+        assert row["min_entropy_leakage"] == pytest.approx(np.log2(max(row["top1"], 0.25) / 0.25))
         assert row["leakage_low"] <= row["leakage"] <= row["leakage_high"]
         assert 0 <= row["leakage_normalised"] <= 1
         assert row["chance"] == 0.25
@@ -442,6 +448,26 @@ def test_table_and_figure_are_rebuilt_from_records(finished, tmp_path):
     nothing = bench("table", "--preset", "paper", results=results)
     assert nothing.exit_code == 2
     assert "no records in" in nothing.output
+
+
+def test_two_methods_are_compared(finished):
+    folder, document, _ = finished
+    told = bench("table", "--compare", "null", "identity", results=folder)
+    assert told.exit_code == 0, told.output
+    by = {(r["anonymizer"], r["attacker"], r["threat"]): r for r in document["rows"]}
+    key = ("bones-lda", "semi-informed")
+    expected = by[("null", *key)]["leakage_normalised"] - by[("identity", *key)]["leakage_normalised"]
+    assert re.search(rf"leakage +bones-lda +semi-informed +{expected:+.2f} \[", told.output)
+    assert "null against identity: no attacker tells them apart for sure" in told.output  # of four people nothing is sure
+    turned = bench("table", "--compare", "identity", "null", results=folder)
+    assert re.search(rf"leakage +bones-lda +semi-informed +{-expected:+.2f} \[", turned.output)
+    same = bench("table", "--compare", "identity", "identity", results=folder)
+    assert "no attacker tells them apart for sure; no sure difference in utility" in same.output
+    wrong = bench("table", "--compare", "identity", "gaus", results=folder)
+    assert wrong.exit_code == 2
+    assert (
+        "identity and gaus were nowhere measured with the same attacker; measured: identity, null, gauss:std=0.1" in wrong.output
+    )
 
 
 def test_a_failing_pair_does_not_stop_the_others(finished, tmp_path, monkeypatch):

@@ -1,0 +1,68 @@
+"""Whether one method is better than another, and how sure that is: differences over the same resamples of people.
+
+Resamples are shared between methods that were measured on the same clips, so what people differ in cancels out.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bench.metrics.uncertainty import Estimate, estimate
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A number less another.
+
+    Args:
+        estimate: With its 95 % interval.
+        p_value: Two-sided: twice the smaller share of resamples on either side of 0, one added to each (Davison and Hinkley,
+            1997).
+    """
+
+    estimate: Estimate
+    p_value: float
+
+
+def difference(one: Estimate, other: Estimate) -> Difference:
+    """`one` less `other`.
+
+    Raises:
+        ValueError: if they were not resampled together.
+    """
+    if one.draws.shape != other.draws.shape:
+        raise ValueError(f"expected estimates over the same resamples, got {one.draws.shape} and {other.draws.shape}")
+    draws = one.draws - other.draws
+    usable = draws[np.isfinite(draws)]
+    below, above = ((side.sum() + 1) / (len(usable) + 1) for side in (usable <= 0, usable >= 0))
+    return Difference(estimate(one.value - other.value, draws), float(min(1.0, 2 * min(below, above))))
+
+
+def holm(p_values: Sequence[float]) -> np.ndarray:
+    """P values corrected for their number, so that the chance of any false claim stays below the level (Holm, 1979)."""
+    order = np.argsort(p_values)
+    count = len(order)
+    corrected = np.empty(count)
+    corrected[order] = np.maximum.accumulate(np.asarray(p_values)[order] * (count - np.arange(count)))
+    return np.minimum(corrected, 1.0)
+
+
+def rank_groups(values: Sequence[Estimate], level: float = 0.05) -> list[tuple[int, int]]:
+    """For each value, the best and the worst rank, from 1, that it may have among all: larger is better.
+
+    A value is ranked behind another only if their difference is sure at `level` after Holm's correction for all pairs.
+    """
+    pairs = [(i, j) for i in range(len(values)) for j in range(i)]
+    if not pairs:
+        return [(1, 1)] * len(values)
+    found = [difference(values[i], values[j]) for i, j in pairs]
+    sure = holm([one.p_value for one in found]) < level
+    better = np.zeros(len(values), dtype=int)
+    worse = np.zeros(len(values), dtype=int)
+    for (i, j), one, certain in zip(pairs, found, sure, strict=True):
+        if certain:
+            first, second = (i, j) if one.estimate.value > 0 else (j, i)
+            worse[first] += 1
+            better[second] += 1
+    return [(int(b) + 1, len(values) - int(w)) for b, w in zip(better, worse, strict=True)]

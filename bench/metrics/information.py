@@ -1,0 +1,54 @@
+"""What predictions say in bits (methods.md section 6.4); pure functions on arrays."""
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax
+
+_TEMPERATURES = (0.05, 50.0)
+
+
+def _log_probabilities(probabilities: np.ndarray, temperature: float) -> np.ndarray:
+    logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
+    return log_softmax(logs / temperature, axis=1)
+
+
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
+    """Mean surprise about the true classes, in bits, of probabilities (n, K) sharpened or flattened by a temperature; >= 0."""
+    logs = _log_probabilities(probabilities, temperature)
+    return float(-logs[np.arange(len(labels)), labels].mean() / np.log(2))
+
+
+def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """The temperature at which probabilities (n, K) surprise least (Guo et al., ICML 2017), within 0.05 to 50."""
+    found = minimize_scalar(
+        lambda log: cross_entropy(probabilities, labels, np.exp(log)), bounds=np.log(_TEMPERATURES), method="bounded"
+    )
+    return float(np.exp(found.x))
+
+
+def entropy(labels: np.ndarray) -> float:
+    """Entropy of the classes as they occur, in bits: 0 to log2 of their number."""
+    shares = np.bincount(labels) / len(labels)
+    shares = shares[shares > 0]
+    return float(-(shares * np.log2(shares)).sum())
+
+
+def mutual_information(probabilities: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
+    """Lower bound on the information of a release about the label, in bits: H(label) - cross-entropy, not below 0.
+
+    Barber and Agakov (NIPS 2003). It holds for any attacker and any temperature that was not fitted to these clips, up to the
+    error of estimating both terms from them.
+    """
+    return max(0.0, entropy(labels) - cross_entropy(probabilities, labels, temperature))
+
+
+def min_entropy_leakage(vulnerability: float | np.ndarray, prior: float) -> float | np.ndarray:
+    """log2(V / max prior) in bits, 0 to log2 of the number of classes: how much better than blindly the first guess is.
+
+    Smith (FoSSaCS 2009). An attacker below the prior would name the largest class instead: 0.
+
+    Args:
+        vulnerability: Share of clips named at the first guess (top-1).
+        prior: Share of the largest class.
+    """
+    return np.log2(np.maximum(vulnerability, prior) / prior)

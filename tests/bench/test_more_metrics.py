@@ -1,0 +1,219 @@
+"""Identification, information, risk and comparison against closed forms, scikit-learn, and cases made by hand."""
+
+import numpy as np
+import pytest
+from scipy.stats import entropy as scipy_entropy
+from scipy.stats import multivariate_normal
+from sklearn.metrics import log_loss, roc_auc_score
+
+from bench.metrics import information, risk
+from bench.metrics.comparison import difference, holm, rank_groups
+from bench.metrics.identification import (
+    attribute_auc,
+    cumulative_match,
+    reciprocal_ranks,
+    top_k,
+    true_ranks,
+    vote,
+)
+from bench.metrics.uncertainty import People, estimate
+from bench.metrics.verification import clustered_auc, roc_auc
+
+
+def random_predictions(n=300, classes=6, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(classes, size=n)
+    logits = rng.normal(size=(n, classes)) + 1.5 * np.eye(classes)[labels]
+    return np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True), labels
+
+
+# Identification
+
+
+def test_ranks_by_hand():
+    scores = np.array([[0.2, 0.5, 0.3], [0.2, 0.5, 0.3], [0.4, 0.4, 0.2]])
+    assert true_ranks(scores, np.array([1, 0, 1])).tolist() == [1, 3, 2]
+    assert reciprocal_ranks(scores, np.array([1, 0, 1])).tolist() == [1, 1 / 3, 1 / 2]
+    np.testing.assert_allclose(cumulative_match(scores, np.array([1, 0, 1])), [1 / 3, 2 / 3, 1])
+
+
+def test_cumulative_match_is_top_k_for_every_k():
+    scores, labels = random_predictions()
+    np.testing.assert_allclose(cumulative_match(scores, labels), [top_k(scores, labels, k).mean() for k in range(1, 7)])
+    assert reciprocal_ranks(np.random.default_rng(0).random((200_000, 5)), np.zeros(200_000, int)).mean() == pytest.approx(
+        (1 + 1 / 2 + 1 / 3 + 1 / 4 + 1 / 5) / 5, abs=0.003
+    )
+
+
+def test_voting_puts_log_probabilities_together():
+    """Each clip of two says a little; together they say it clearly."""
+    scores, owners = vote(np.array([[0.6, 0.4], [0.3, 0.7], [0.9, 0.1]]), np.array([5, 5, 9]), 2, np.random.default_rng(0))
+    np.testing.assert_allclose(np.exp(scores), [[0.18, 0.28]])
+    assert owners.tolist() == [5]
+    one, each = vote(np.array([[0.6, 0.4], [0.0, 1.0]]), np.array([1, 2]), 1, np.random.default_rng(0))
+    np.testing.assert_allclose(np.exp(one), [[0.6, 0.4], [0, 1]], atol=1e-30)
+    assert each.tolist() == [1, 2]
+    assert len(vote(np.ones((3, 2)), np.array([1, 1, 1]), 4, np.random.default_rng(0))[0]) == 0
+    with pytest.raises(ValueError, match="at least one clip"):
+        vote(np.ones((3, 2)), np.array([1, 1, 1]), 0, np.random.default_rng(0))
+
+
+def test_more_clips_of_a_person_say_more():
+    probabilities, labels = random_predictions(n=1200)
+    shares = []
+    for size in (1, 2, 5, 10):
+        scores, owners = vote(probabilities, labels, size, np.random.default_rng(1))
+        shares.append((scores.argmax(1) == owners).mean())
+    assert shares == sorted(shares)
+    assert shares[0] < 0.7
+    assert shares[-1] > 0.95
+
+
+def test_auc_of_attributes_agrees_with_scikit_learn():
+    probabilities, labels = random_predictions(classes=2)
+    assert attribute_auc(probabilities, labels) == pytest.approx(roc_auc_score(labels, probabilities[:, 1]))
+    probabilities, labels = random_predictions(classes=4)
+    assert attribute_auc(probabilities, labels) == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"))
+    with pytest.raises(ValueError, match="all clips show one class"):
+        attribute_auc(probabilities, labels * 0)
+
+
+@pytest.mark.parametrize("levels", [7, 5000])
+def test_resampled_auc_is_the_auc_of_the_clips_drawn(levels):
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(30), 40)
+    positive = people % 2 == 0
+    scores = np.floor((rng.random(1200) + 0.3 * positive) * levels) / levels
+    resampled = People.resample(people, rng, strata=positive.astype(int), draws=20)
+    found = clustered_auc(resampled, scores, positive)
+    assert found[0] == pytest.approx(roc_auc(scores[positive], scores[~positive]))
+    for draw, times in zip(found[1:], resampled.weights[1:], strict=True):
+        weight = times[people]
+        expected = roc_auc(scores[positive], scores[~positive], (weight[positive], weight[~positive]))
+        assert draw == pytest.approx(expected, abs=1e-9 if levels == 7 else 2e-3)
+
+
+# Information
+
+
+def test_entropies_agree_with_others():
+    probabilities, labels = random_predictions()
+    assert information.entropy(labels) == pytest.approx(scipy_entropy(np.bincount(labels), base=2))
+    assert information.cross_entropy(probabilities, labels) == pytest.approx(
+        log_loss(labels, probabilities) / np.log(2), rel=1e-6
+    )
+    assert information.entropy(np.zeros(5, int)) == 0
+
+
+def test_temperature_is_found_again():
+    """Logits that were sharpened by three are flattened by three: at the truth's own temperature they surprise least."""
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(20_000, 4)) * 2
+    true = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    labels = (true.cumsum(1) > rng.random((len(true), 1))).argmax(1)
+    sharp = true**3 / (true**3).sum(1, keepdims=True)
+    assert information.fit_temperature(sharp, labels) == pytest.approx(3, rel=0.05)
+    assert information.fit_temperature(true, labels) == pytest.approx(1, rel=0.05)
+
+
+def test_mutual_information_of_two_normals():
+    """Of a sign seen through noise; the integral is known to four digits by quadrature. No attacker's bound is above it."""
+    rng = np.random.default_rng(0)
+    labels = rng.integers(2, size=200_000)
+    seen = (2 * labels - 1) + rng.normal(size=len(labels))
+    grid = np.linspace(-12, 12, 20_001)
+    densities = np.stack([multivariate_normal(mean).pdf(grid) for mean in (-1, 1)])
+    mixed = densities.mean(0)
+    exact = np.trapezoid(np.mean([d * np.log2(d / mixed) for d in densities], axis=0), grid)
+    ideal = 1 / (1 + np.exp(-2 * seen))
+    assert information.mutual_information(np.stack([1 - ideal, ideal], 1), labels) == pytest.approx(exact, abs=0.005)
+    timid = 1 / (1 + np.exp(-0.3 * seen))
+    blunt = np.stack([1 - timid, timid], 1)
+    assert information.mutual_information(blunt, labels) < exact - 0.05
+    better = information.mutual_information(blunt, labels, information.fit_temperature(blunt, labels))
+    assert better == pytest.approx(exact, abs=0.005)
+    assert information.mutual_information(np.stack([ideal, 1 - ideal], 1), labels) == 0  # reliably wrong and sure of it
+
+
+def test_min_entropy_leakage_by_hand():
+    assert information.min_entropy_leakage(0.5, 0.125) == 2
+    assert information.min_entropy_leakage(0.1, 0.125) == 0
+    np.testing.assert_allclose(information.min_entropy_leakage(np.array([0.25, 1.0]), 0.25), [0, 2])
+
+
+# Risk
+
+
+def test_a_mean_near_chance_can_hide_one_who_is_always_found():
+    people = np.repeat(np.arange(20), 10)
+    hits = (people == 3).astype(float)
+    found = risk.measure_risk(hits, people, classes=20)
+    assert (found.worst, found.exposed, found.above_chance) == (1.0, 0.05, 0.05)
+    assert found.gini == pytest.approx(0.95)
+    assert found.p95 == pytest.approx(np.quantile([0.0] * 19 + [1.0], 0.95))
+
+
+def test_evenly_spread_risk():
+    people = np.repeat(np.arange(5), 4)
+    found = risk.measure_risk(np.tile([1, 0, 0, 0], 5), people, classes=5)
+    assert (found.worst, found.exposed) == (0.25, 0)
+    assert found.gini == pytest.approx(0)
+    np.testing.assert_allclose(risk.lorenz_curve(np.full(4, 0.25)), [0, 0.25, 0.5, 0.75, 1])
+    np.testing.assert_allclose(risk.lorenz_curve(np.zeros(4)), [0, 0.25, 0.5, 0.75, 1])
+
+
+def test_gini_agrees_with_its_mean_difference_form():
+    values = np.random.default_rng(0).random(40)
+    expected = np.abs(values[:, None] - values).mean() / (2 * values.mean())
+    assert risk.gini(values) == pytest.approx(expected)
+
+
+# Comparison
+
+
+def estimates(shift, people=30, clips=40, seed=0, difficulty=0.3):
+    """Two methods on the same clips of people who differ much; the second is better by `shift` for everybody."""
+    rng = np.random.default_rng(seed)
+    person = np.repeat(np.arange(people), clips)
+    level = 0.5 + difficulty * (rng.random(people) - 0.5)
+    noise = rng.random(len(person))
+    resampled = People.resample(person, np.random.default_rng(9))
+    found = [resampled.mean((noise < level[person] + by).astype(float)) for by in (0.0, shift)]
+    return [estimate(draws[0], draws[1:]) for draws in found]
+
+
+def test_a_paired_difference_is_surer_than_its_parts():
+    one, other = estimates(0.05)
+    found = difference(other, one)
+    assert found.estimate.value == pytest.approx(other.value - one.value)
+    assert found.estimate.low > 0
+    assert found.p_value < 0.01
+    assert one.high > other.low  # their own intervals overlap
+    assert difference(one, one).p_value == 1
+    with pytest.raises(ValueError, match="over the same resamples"):
+        difference(one, estimate(0.5, np.zeros(3)))
+
+
+def test_false_claims_are_as_rare_as_stated():
+    """Two methods that do not differ, on new people each time: about one in twenty differences is called sure."""
+    claims = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        people = np.repeat(np.arange(40), 10)
+        resampled = People.resample(people, rng, draws=400)
+        one, other = (resampled.mean(rng.normal(size=400) + rng.normal(size=40)[people]) for _ in range(2))
+        claims += difference(estimate(one[0], one[1:]), estimate(other[0], other[1:])).p_value < 0.05
+    assert 2 <= claims <= 22  # binomial, 200 draws at 0.05: beyond these once in a thousand; the bootstrap is a little bold
+
+
+def test_holm_by_hand():
+    np.testing.assert_allclose(holm([0.01, 0.04, 0.03, 0.005]), [0.03, 0.06, 0.06, 0.02])
+    np.testing.assert_allclose(holm([0.5, 0.9]), [1, 1])
+
+
+def test_rank_groups():
+    one, other = estimates(0.2)
+    assert rank_groups([one, other]) == [(2, 2), (1, 1)]
+    assert rank_groups([one, one, other]) == [(2, 3), (2, 3), (1, 1)]
+    assert rank_groups([one]) == [(1, 1)]
+    assert rank_groups([]) == []
