@@ -44,7 +44,7 @@ class Comparison:
         privacy = "no attacker tells them apart for sure"
         if less or more:
             privacy = f"surely leaks less to {less} and more to {more} attackers ({RANKING})"
-        use = "no sure difference in utility"
+        use = "no sure difference in use"
         if self.utility.p_value < LEVEL:
             use = f"surely {'more' if self.utility.estimate.value > 0 else 'less'} useful"
         return f"{first} against {second}: {privacy}; {use}."

@@ -22,7 +22,7 @@ def found(value, p):
             -0.3,
             0.01,
             found(0.0, 0.9),
-            "surely leaks less to 1 and more to 0 attackers (semi-informed); no sure difference in utility",
+            "surely leaks less to 1 and more to 0 attackers (semi-informed); no sure difference in use",
         ),
         (0.3, 0.01, found(-0.2, 0.01), "surely leaks less to 0 and more to 1 attackers (semi-informed); surely less useful"),
         (-0.3, 0.06, found(0.2, 0.01), "no attacker tells them apart for sure; surely more useful"),
