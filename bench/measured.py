@@ -103,10 +103,10 @@ class Measured:
         """Chance-normalised leakage."""
         chance = self.first["chance"]
         if self.linked and self.leakage.value < chance:  # reliably wrong leaks as well: it is turned round
-            turned = Estimate(1 - self.leakage.value, 1 - self.leakage.high, 1 - self.leakage.low, 1 - self.leakage.draws)
-            return replace(self, leakage=turned).normalised
+            ends = 1 - self.leakage.value, 1 - self.leakage.high, 1 - self.leakage.low
+            return replace(self, leakage=Estimate(*ends, 1 - self.leakage.draws, self.leakage.sample)).normalised
         values = [float(normalised_leakage(v, chance)) for v in (self.leakage.value, self.leakage.low, self.leakage.high)]
-        return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)))
+        return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)), self.leakage.sample)
 
     def row(self) -> dict[str, Any]:
         """The row in the common format; a number that is not known is absent."""
@@ -174,15 +174,15 @@ def measure(records: Sequence[Record]) -> Measured:
     else:
         label = first["label"]
         people, hits = _people(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
-        leakage = _over(people.balanced_mean(hits, label))
+        leakage = people.estimate(people.balanced_mean(hits, label))
         scores = [p["attack"] for p in predictions]
         named = {
-            "top1": _over(people.mean(hits)),
-            "top5": _over(people.mean(_hits(predictions, "attack", label, 5))),
-            "mrr": _over(people.mean(np.mean([reciprocal_ranks(s, label) for s in scores], axis=0))),
+            "top1": people.estimate(people.mean(hits)),
+            "top5": people.estimate(people.mean(_hits(predictions, "attack", label, 5))),
+            "mrr": people.estimate(people.mean(np.mean([reciprocal_ranks(s, label) for s in scores], axis=0))),
         }
         if scores[0].shape[1] == 2 and data["target"] != SUBJECT:
-            named["auc"] = _over(np.mean([clustered_auc(people, s[:, 1], label == 1) for s in scores], axis=0))
+            named["auc"] = people.estimate(np.mean([clustered_auc(people, s[:, 1], label == 1) for s in scores], axis=0))
         plain = {
             "information": float(np.mean([mutual_information(s, label) for s in scores])),
             "min_entropy_leakage": float(min_entropy_leakage(named["top1"].value, np.bincount(label).max() / len(label))),
@@ -195,15 +195,11 @@ def measure(records: Sequence[Record]) -> Measured:
         named=named,
         plain=plain,
         linked=linked,
-        action_reference=_over(reference),
-        action_raw=_over(raw),
-        action_retrained=_over(retrained),
-        retention=_over(np.asarray(retention(retrained, reference, data["action_chance"]))),
+        action_reference=actors.estimate(reference),
+        action_raw=actors.estimate(raw),
+        action_retrained=actors.estimate(retrained),
+        retention=actors.estimate(np.asarray(retention(retrained, reference, data["action_chance"]))),
     )
-
-
-def _over(draws: np.ndarray) -> Estimate:
-    return estimate(draws[0], draws[1:])
 
 
 def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:
@@ -239,7 +235,7 @@ def _linkage(predictions: Sequence[Mapping[str, np.ndarray]], data: Mapping[str,
         values = [getattr(one, name) for one in found]
         if not isinstance(values[0], Estimate):
             return float(np.mean(values))
-        return estimate(float(np.mean([v.value for v in values])), np.mean([v.draws for v in values], axis=0))
+        return estimate(float(np.mean([v.value for v in values])), np.mean([v.draws for v in values], axis=0), values[0].sample)
 
     plain = ("linkability", "maximal_linkability", "min_cllr", "disclosure", "worst_disclosure")
     return mean("auc"), {

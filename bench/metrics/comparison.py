@@ -17,8 +17,8 @@ class Difference:
 
     Args:
         estimate: With its 95 % interval.
-        p_value: Two-sided: twice the smaller share of resamples on either side of 0, one added to each (Davison and Hinkley,
-            1997).
+        p_value: Two-sided, from the smaller share of resamples on either side of 0, one added (Davison and Hinkley, 1997), and
+            for the number of people as intervals are.
     """
 
     estimate: Estimate
@@ -35,8 +35,9 @@ def difference(one: Estimate, other: Estimate) -> Difference:
         raise ValueError(f"expected estimates over the same resamples, got {one.draws.shape} and {other.draws.shape}")
     draws = one.draws - other.draws
     usable = draws[np.isfinite(draws)]
-    below, above = ((side.sum() + 1) / (len(usable) + 1) for side in (usable <= 0, usable >= 0))
-    return Difference(estimate(one.value - other.value, draws), float(min(1.0, 2 * min(below, above))))
+    sample = one.sample if one.sample.people <= other.sample.people else other.sample
+    share = min((side.sum() + 1) / (len(usable) + 1) for side in (usable <= 0, usable >= 0))
+    return Difference(estimate(one.value - other.value, draws, sample), sample.p_value(share))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

@@ -8,9 +8,48 @@ products.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import norm, t
 
 DRAWS = 2000
 LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What an interval must know of the people behind a number: how far resamples of so few are too narrow.
+
+    Args:
+        people: Number of people.
+        groups: Classes within which they were drawn.
+    """
+
+    people: float
+    groups: int = 1
+
+    def tail(self, level: float) -> float:
+        """Share of the resamples to cut off at either end for an interval of this level.
+
+        A resample varies as if its people were all there are: by sqrt((n - 1) / n) too little, and as if their spread were known,
+        which Student's t corrects (the expanded percentile interval: Hesterberg, The American Statistician 69(4), 2015).
+        """
+        return float(norm.cdf(-self._widening * t.ppf((1 + level) / 2, self._freedom))) if self._freedom >= 1 else 0.0
+
+    def p_value(self, share: float) -> float:
+        """Two-sided p value where the smaller share of the resamples lies on one side of the null: the inverse of `tail`."""
+        if self._freedom < 1:
+            return 1.0
+        return float(min(1.0, 2 * t.cdf(norm.ppf(min(share, 0.5)) / self._widening, self._freedom)))
+
+    @property
+    def _freedom(self) -> float:
+        return self.people - self.groups
+
+    @property
+    def _widening(self) -> float:
+        return float(1 / np.sqrt(1 - self.groups / self.people))  # sqrt(n / (n - 1)) for n people a group
+
+
+MANY = Sample(np.inf)
 
 
 @dataclass(frozen=True)
@@ -19,23 +58,26 @@ class Estimate:
 
     Args:
         value: The statistic on the data.
-        low, high: Ends of the percentile interval.
+        low, high: Ends of the expanded percentile interval.
         draws: (B,) the statistic on each resample.
+        sample: The people that were resampled.
     """
 
     value: float
     low: float
     high: float
     draws: np.ndarray
+    sample: Sample = MANY
 
 
-def estimate(value: float, draws: np.ndarray, level: float = LEVEL) -> Estimate:
-    """Percentile interval of resampled statistics; resamples that are not a number (an empty class) are left out."""
+def estimate(value: float, draws: np.ndarray, sample: Sample, level: float = LEVEL) -> Estimate:
+    """Interval of resampled statistics; resamples that are not a number (an empty class) are left out."""
     usable = draws[np.isfinite(draws)]
     if not usable.size:
-        return Estimate(float(value), float(value), float(value), draws)
-    low, high = np.quantile(usable, [(1 - level) / 2, (1 + level) / 2])
-    return Estimate(float(value), float(low), float(high), draws)
+        return Estimate(float(value), float(value), float(value), draws, sample)
+    tail = sample.tail(level)
+    low, high = np.quantile(usable, [tail, 1 - tail])
+    return Estimate(float(value), float(low), float(high), draws, sample)
 
 
 @dataclass(frozen=True)
@@ -45,10 +87,20 @@ class People:
     Args:
         codes: (n,) index of each clip's person, 0..S-1.
         weights: (B + 1, S) how often each person was drawn; row 0 is the data itself, once each.
+        groups: Number of classes within which people were drawn.
     """
 
     codes: np.ndarray
     weights: np.ndarray
+    groups: int = 1
+
+    @property
+    def sample(self) -> Sample:
+        return Sample(self.weights.shape[1], self.groups)
+
+    def estimate(self, draws: np.ndarray) -> Estimate:
+        """A statistic (B + 1,) of `mean` or the like as a value with its interval."""
+        return estimate(draws[0], draws[1:], self.sample)
 
     @classmethod
     def resample(
@@ -73,7 +125,7 @@ class People:
         for group in np.unique(groups):
             members = np.flatnonzero(groups == group)
             weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
-        return cls(codes, np.vstack([np.ones(len(ids)), weights]))
+        return cls(codes, np.vstack([np.ones(len(ids)), weights]), len(np.unique(groups)))
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """(B + 1,) mean of a value per clip (n,): pooled over the clips of the people drawn."""

@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
-from bench.metrics.uncertainty import DRAWS, Estimate, People, estimate
+from bench.metrics.uncertainty import DRAWS, Estimate, People, Sample, estimate
 
 FULL_DISCLOSURE = 1 / np.log(4)  # bit: `expected_disclosure` of scores that part mated from non-mated pairs
 _GRADES = {"0": 1e-12, "A": 1.0, "B": 2.0, "C": 4.0, "D": 5.0, "E": 6.0, "F": np.inf}  # largest log10 ratio of each
@@ -294,9 +294,10 @@ def measure_linkage(
     """
     m, q = scores[mated], scores[~mated]
     counts = _resampled(scores, mated, first, second, rng, draws)
+    sample = Sample(len(np.union1d(first, second)))
     return Linkage(
-        auc=estimate(roc_auc(m, q), _auc(*counts)),
-        eer=estimate(equal_error_rate(m, q), _equal_error_rate(*counts)),
+        auc=estimate(roc_auc(m, q), _auc(*counts), sample),
+        eer=estimate(equal_error_rate(m, q), _equal_error_rate(*counts), sample),
         tar_01=true_accept_rate(m, q, 0.01),
         tar_001=true_accept_rate(m, q, 0.001),
         linkability=linkability(m, q),

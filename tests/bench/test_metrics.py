@@ -4,7 +4,7 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from bench.metrics.identification import normalised_leakage, retention, top_k
 from bench.metrics.tradeoff import hypervolume, pareto_set
-from bench.metrics.uncertainty import People, estimate
+from bench.metrics.uncertainty import MANY, People, estimate
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -69,7 +69,7 @@ def test_constant_guess_has_an_interval_around_chance():
     subjects = np.repeat(np.arange(8), 50)
     hits = (subjects == 0).astype(float)  # every clip is named person 0
     draws = People.resample(subjects, np.random.default_rng(5), strata=subjects).balanced_mean(hits, subjects)
-    found = estimate(draws[0], draws[1:])
+    found = estimate(draws[0], draws[1:], MANY)
     assert found.value == 0.125
     assert found.low == 0
     assert 0.2 < found.high < 0.6
@@ -81,7 +81,7 @@ def test_interval_over_people_is_wider_than_the_binomial_one():
     subjects = np.repeat(np.arange(20), 200)
     hits = (rng.random(4000) < rate[subjects]).astype(float)
     draws = People.resample(subjects, rng).mean(hits)
-    found = estimate(draws[0], draws[1:])
+    found = estimate(draws[0], draws[1:], MANY)
     theory = 1.96 * rate.std(ddof=1) / np.sqrt(20)
     assert (found.high - found.low) / 2 == pytest.approx(theory, rel=0.25)
     assert found.high - found.low > 4 * 2 * 1.96 * np.sqrt(0.25 / 4000)
