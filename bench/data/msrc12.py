@@ -118,8 +118,8 @@ def read_tags(member: Member) -> np.ndarray:
     for number, line in enumerate(lines, 2):
         if line.strip():
             tick, separator, _ = line.partition(";")
-            if not separator or not tick.strip().isdigit():
-                raise member.error(f"line {number}: {line!r} is not of the form tick;gesture")
+            if not separator or not re.fullmatch(r"[ \t]*[0-9]{1,19}[ \t]*", tick):
+                raise member.error(f"line {number}: {line[:80]!r} is not of the form tick;gesture")
             ticks.append(int(tick))
     return np.sort((np.array(ticks, dtype=np.float64) * 1000 + _TICKS / 2) / _TICKS)
 

@@ -305,8 +305,10 @@ def _gender_rows(path: Path) -> Iterator[tuple[int, str]]:
     seen: set[int] = set()
     for row in table:
         number, gender = (row["P"] or "").strip(), (row["Gender"] or "").strip()
-        if not number.isdecimal() or gender not in ("F", "M"):
-            raise DataError(f"{path}, line {table.line_num}: expected a number and F or M, got {number!r} and {gender!r}")
+        if not re.fullmatch(r"[0-9]{1,9}", number) or gender not in ("F", "M"):
+            raise DataError(
+                f"{path}, line {table.line_num}: expected a number and F or M, got {number[:20]!r} and {gender[:20]!r}"
+            )
         if int(number) in seen:
             raise DataError(f"{path}, line {table.line_num}: performer {int(number)} occurs twice")
         seen.add(int(number))

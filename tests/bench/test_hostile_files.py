@@ -168,6 +168,9 @@ def test_a_header_names_more_columns_than_lines_have(tmp_path):
     [
         ("ntu-2s-agcn", b"(" + b"\n====\n" + b"\x93NUMPY\x01\x00\x10\x00{'descr': '<f4' "),
         ("ntu-ctr-gcn", None),
+        ("msrc-12", b"1 2 3" + fuzz.PARTS + b"Tick;Gesture\n12\x1f\x1f;G1\n"),
+        ("msrc-12", b"1 2 3" + fuzz.PARTS + b"Tick;Gesture\n" + b"1" * 5000 + b";G1\n"),
+        ("ntu-genders", b"P,Gender\n" + b"1" * 5000 + b",F\n"),
         ("own", b'clip,action,"@1,F\n2b,\n'),
     ],
 )
