@@ -10,6 +10,8 @@ import numpy as np
 
 from bench.metrics.uncertainty import Estimate, estimate
 
+_FEW = 10  # resamples
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -17,8 +19,8 @@ class Difference:
 
     Args:
         estimate: With its 95 % interval.
-        p_value: Two-sided, from the smaller share of resamples on either side of 0, one added (Davison and Hinkley, 1997), and
-            for the number of people as intervals are.
+        p_value: Two-sided, from the smaller share of resamples on either side of 0, one added (Davison and Hinkley, 1997), or
+            where next to none cross 0 from their spread; corrected for the number of people as intervals are.
     """
 
     estimate: Estimate
@@ -37,7 +39,11 @@ def difference(one: Estimate, other: Estimate) -> Difference:
     usable = draws[np.isfinite(draws)]
     sample = one.sample if one.sample.people <= other.sample.people else other.sample
     share = min((side.sum() + 1) / (len(usable) + 1) for side in (usable <= 0, usable >= 0))
-    return Difference(estimate(one.value - other.value, draws, sample), sample.p_value(share))
+    spread = float(usable.std())
+    p_value = sample.p_value(share)
+    if share < _FEW / len(usable) and spread > 0:  # too few resamples cross 0 to tell how rare that is
+        p_value = min(p_value, sample.p_of(abs(one.value - other.value) / spread))
+    return Difference(estimate(one.value - other.value, draws, sample), p_value)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

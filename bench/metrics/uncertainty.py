@@ -36,9 +36,11 @@ class Sample:
 
     def p_value(self, share: float) -> float:
         """Two-sided p value where the smaller share of the resamples lies on one side of the null: the inverse of `tail`."""
-        if self._freedom < 1:
-            return 1.0
-        return float(min(1.0, 2 * t.cdf(norm.ppf(min(share, 0.5)) / self._widening, self._freedom)))
+        return self.p_of(-float(norm.ppf(min(share, 0.5))))
+
+    def p_of(self, deviation: float) -> float:
+        """Two-sided p value of a value so many standard deviations of its resamples away from the null."""
+        return float(2 * t.sf(deviation / self._widening, self._freedom)) if self._freedom >= 1 else 1.0
 
     @property
     def _freedom(self) -> float:

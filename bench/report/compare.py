@@ -83,8 +83,8 @@ def print_comparisons(comparisons: Sequence[Comparison], console: Console) -> No
         for column in ("", "attacker", "threat", f"{one.names[0]} less {one.names[1]} [95 %]", "p", "p corrected"):
             table.add_column(column)
         for ((attacker, threat), found), p in zip(one.leakage.items(), one.corrected, strict=True):
-            table.add_row("leakage", attacker, threat, _interval(found), f"{found.p_value:.3f}", f"{p:.3f}")
-        table.add_row("utility", "", "", _interval(one.utility), f"{one.utility.p_value:.3f}", "")
+            table.add_row("leakage", attacker, threat, _interval(found), _small(found.p_value), _small(p))
+        table.add_row("utility", "", "", _interval(one.utility), _small(one.utility.p_value), "")
         console.print(table)
         console.print(one.verdict(), soft_wrap=True, highlight=False)
     console.print(
@@ -93,6 +93,10 @@ def print_comparisons(comparisons: Sequence[Comparison], console: Console) -> No
         soft_wrap=True,
         highlight=False,
     )
+
+
+def _small(p: float) -> str:
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _interval(found: Difference) -> str:

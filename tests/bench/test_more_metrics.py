@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.stats import entropy as scipy_entropy
 from scipy.stats import multivariate_normal
+from scipy.stats import t as student
 from sklearn.metrics import log_loss, roc_auc_score
 
 from bench.metrics import information, risk
@@ -235,6 +236,19 @@ def test_false_claims_are_as_rare_as_stated():
         one, other = (resampled.mean(rng.normal(size=400) + rng.normal(size=40)[people]) for _ in range(2))
         claims += difference(resampled.estimate(one), resampled.estimate(other)).p_value < 0.05
     assert 2 <= claims <= 21  # binomial, 200 draws at 0.05: beyond these once in a thousand
+
+
+def test_a_difference_that_no_resample_denies_is_as_sure_as_its_spread():
+    """Eight people, all of whom lose nearly everything: Student's t at 7 degrees of freedom, not the number of resamples."""
+    rng = np.random.default_rng(0)
+    people = np.repeat(np.arange(8), 50)
+    resampled = People.resample(people, rng)
+    level = rng.uniform(0.85, 0.95, 8)
+    one, other = (resampled.estimate(resampled.mean((rng.random(400) < by).astype(float))) for by in (level[people], 0.1))
+    found = difference(one, other)
+    spread = found.estimate.draws.std() * np.sqrt(8 / 7)
+    assert found.p_value == pytest.approx(2 * student.sf(found.estimate.value / spread, 7), rel=0.05)
+    assert found.p_value < 1e-4
 
 
 def test_holm_by_hand():
