@@ -75,6 +75,13 @@ def _occasions(labels: Any) -> Any:
     return 2 - order.astype("Int64") % 2
 
 
+def _newcomers(labels: Any) -> Any:
+    """Of NTU RGB+D 120: 1 for what is NTU RGB+D 60, 2 for people and actions that came later; old people there are missing."""
+    first = (labels["subject"] <= 40) & (labels["action"] <= 60) & (labels["setup"] <= 17)
+    later = (labels["subject"] > 40) & (labels["action"] > 60)
+    return first.map({True: 1, False: None}).astype("Int64").fillna(later.map({True: 2, False: None}).astype("Int64"))
+
+
 def _fold(labels: Any, number: int, count: int) -> Any:
     """2 for the people of one fold of several, 1 for all others: every so-many-th person in the order of their codes."""
     fold = (labels["subject"].rank(method="dense").astype("Int64") - 1) % count + 1
@@ -86,6 +93,7 @@ DERIVED = {
     "parity": (("action", "subject", "replication"), _parity),
     "session": (("subject", "setup"), _session),
     "people": (("subject",), _people),
+    "newcomers": (("subject", "action", "setup"), _newcomers),
     "occasions": (("subject", "action", "performance"), _occasions),
 }
 

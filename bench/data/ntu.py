@@ -80,6 +80,7 @@ def _protocols(train_people: tuple[int, ...]) -> dict[str, Protocol]:
         "xview": Split(by="camera", train=(2, 3), unseen=False, shares=True),
     }
     found = {name: Protocol(f"{name}/1", {**unseen, "subject": split}) for name, split in reid.items()}
+    found["xsub"] = Protocol("xsub/1", unseen)
     across = {"action": Split(by="setup", train=even, unseen=False), "subject": reid["xsetup-reid"]}
     found["xsetup"] = Protocol("xsetup/1", {**unseen, **across})
     return found
@@ -109,7 +110,17 @@ class NTU120(Dataset):
     citation: ClassVar[str] = f"{_CITE_60} {_CITE_120}"
     usual_source: ClassVar[str] = "NTU-RGBD"
     reader_version: ClassVar[int] = 1
-    protocols: ClassVar[Mapping[str, Protocol]] = _protocols(XSUB_120)
+    protocols: ClassVar[Mapping[str, Protocol]] = {
+        **_protocols(XSUB_120),
+        # Across data sets (Carr et al., CIKM 2023): learnt on NTU RGB+D 60, asked of the people and actions that came later.
+        "linkage": Protocol(
+            "linkage/1",
+            {
+                "action": Split(by="subject", train=XSUB_120, unseen=True),
+                "linkage": Split(by="newcomers", train=(1,), unseen=True),
+            },
+        ),
+    }
     last: ClassVar[Mapping[str, int]] = {}  # label to its largest value; clips beyond belong to another data set
 
     def read(self, source: Path | None, writer: "ClipWriter", progress: Callable[[int, int], None]) -> None:
