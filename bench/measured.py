@@ -103,8 +103,7 @@ class Measured:
         """Chance-normalised leakage."""
         chance = self.first["chance"]
         if self.linked and self.leakage.value < chance:  # reliably wrong leaks as well: it is turned round
-            ends = 1 - self.leakage.value, 1 - self.leakage.high, 1 - self.leakage.low
-            return replace(self, leakage=Estimate(*ends, 1 - self.leakage.draws, self.leakage.sample)).normalised
+            return replace(self, leakage=self.leakage.turned).normalised
         values = [float(normalised_leakage(v, chance)) for v in (self.leakage.value, self.leakage.low, self.leakage.high)]
         return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)), self.leakage.sample)
 

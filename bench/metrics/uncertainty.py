@@ -71,6 +71,11 @@ class Estimate:
     draws: np.ndarray
     sample: Sample = MANY
 
+    @property
+    def turned(self) -> "Estimate":
+        """One less this."""
+        return Estimate(1 - self.value, 1 - self.high, 1 - self.low, 1 - self.draws, self.sample)
+
 
 def estimate(value: float, draws: np.ndarray, sample: Sample, level: float = LEVEL) -> Estimate:
     """Interval of resampled statistics; resamples that are not a number (an empty class) are left out."""

@@ -15,7 +15,9 @@ from rich.table import Table
 
 from bench.files import atomic_file, write_json
 from bench.measured import COLUMNS, Measured
-from bench.summary import FLAGS
+from bench.metrics.comparison import rank_groups
+from bench.summary import FLAGS, trade_off
+from bench.threat import RANKING
 
 SCHEMA = 1
 
@@ -102,8 +104,19 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
         "Leakage: balanced top-1, of linkage the AUC; normalised: chance is 0, all right is 1. Only semi-informed rows rank.",
         "Action: top-1 on released clips of a raw-trained and of a retrained classifier; retention: retrained against raw clips.",
         "; ".join(notes) + f". Seeds: {_seeds(measured)}; the spread between trainings is not in the intervals.",
+        *_ranks(measured),
         *(f"{flag}: {FLAGS[flag]}." for flag in raised),
     ]
+
+
+def _ranks(measured: Sequence[Measured]) -> list[str]:
+    """Who is more private than whom, as far as that is sure; nothing where there is nothing to compare."""
+    points = trade_off(measured, RANKING)
+    if len(points) < 2:
+        return []
+    ranked = sorted(zip(rank_groups([point.leakage.turned for point in points]), (p.anonymizer for p in points), strict=True))
+    ranks = ", ".join(f"{name} {best}" if best == worst else f"{name} {best}-{worst}" for (best, worst), name in ranked)
+    return [f"Privacy ranks by the worst attacker (differences sure to 95 %, all pairs corrected together): {ranks}."]
 
 
 def _asked(record: Mapping[str, Any]) -> str:

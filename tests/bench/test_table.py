@@ -6,9 +6,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from bench.metrics.uncertainty import Estimate
+from bench.metrics.uncertainty import Estimate, Sample
 from bench.report.pareto import pareto_figure
-from bench.report.table import _print_whole
+from bench.report.table import _print_whole, _ranks
 from bench.summary import TradeOff
 
 
@@ -46,3 +46,19 @@ def test_strengths_of_one_method_are_joined_in_their_order(monkeypatch):
     axes = pareto_figure([], "title").axes[0]
     curves = [line.get_xydata().tolist() for line in axes.lines]
     assert [[0.9, 0.8], [0.6, 0.4], [0.2, 0.1]] in curves
+
+
+def test_ranks_say_only_what_is_sure(monkeypatch):
+    """b leaks less than both others for sure; between a and c nothing is."""
+    rng = np.random.default_rng(0)
+
+    def leaks(name, value):
+        draws = value + 0.03 * rng.normal(size=500)
+        return TradeOff(name, *[Estimate(value, value - 0.06, value + 0.06, draws, Sample(40))] * 2, "x", name, math.nan)
+
+    points = [leaks("a", 0.8), leaks("b", 0.1), leaks("c", 0.81)]
+    monkeypatch.setattr("bench.report.table.trade_off", lambda measured, threat: points)
+    (line,) = _ranks([])
+    assert line.endswith(": b 1, a 2-3, c 2-3.")
+    monkeypatch.setattr("bench.report.table.trade_off", lambda measured, threat: points[:1])
+    assert _ranks([]) == []
