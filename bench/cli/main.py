@@ -63,7 +63,7 @@ def run(
 
     budget = get_preset(preset)
     chosen = choose_device(device)
-    result = Result()
+    plans = []
     for name in protocol_names(dataset, protocol, results):
         with Display() as display, display.step(f"read {dataset}", quiet=True) as report:
             plan = make_plan(
@@ -78,6 +78,9 @@ def run(
                 controls=controls,
                 progress=lambda done, total, report=report: report(done, total, f"{done} clips"),
             )
+            plans.append(plan)
+    result = Result()
+    for plan in plans:
         result.extend(run_plan(plan, results, chosen, workers))
     present(result, results, json_file=json_file, mlflow=mlflow)
 
