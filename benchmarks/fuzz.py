@@ -66,6 +66,9 @@ class _Sink:
     def skip(self, name: str, reason: str) -> None:
         pass
 
+    def add_shown(self, clip: np.ndarray, labels: dict) -> None:
+        self.add(clip, labels)
+
     def add(self, clip: np.ndarray, labels: dict) -> None:
         _finite(clip)
         self.clips += 1

@@ -6,7 +6,7 @@ camera; underscores may be missing): a line for each body in each frame, with a 
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -28,8 +28,10 @@ _PEOPLE = "gender_age.txt"
 _FRAME, _BODY = "frameNum", "bodyindexID"
 _COORDINATES = [f"joint{joint}_3d{axis}" for joint in range(1, JOINTS + 1) for axis in "XYZ"]
 _LAST_ELDERLY = 50
+_MOST_BODIES = 10  # the sensor tells six apart
 _TOGETHER = range(44, 49)  # actions of two people
 _UNSEEN = Split(by="subject", train=tuple(p for p in range(1, 101) if p % 3), unseen=True)
+_UNSEEN_ALONE = replace(_UNSEEN, alone=True)
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,12 @@ class ETRIActivity3D(Dataset):
     protocols: ClassVar[Mapping[str, Protocol]] = {
         name: Protocol(
             f"{name}/1",
-            {**dict.fromkeys(("action", "gender", "age_group", "linkage"), _UNSEEN), "subject": split},
+            {"action": _UNSEEN, **dict.fromkeys(("gender", "age_group", "linkage"), _UNSEEN_ALONE), "subject": split},
         )
         for name, split in {
-            "xsub": Split(by="occasions", train=(1,), unseen=False),
-            "xaction": Split(by="action", train=tuple(range(1, 56, 2)), unseen=False),
-            "xview": Split(by="camera", train=(2, 3, 5, 7), unseen=False, shares=True),
+            "xsub": Split(by="occasions", train=(1,), unseen=False, alone=True),
+            "xaction": Split(by="action", train=tuple(range(1, 56, 2)), unseen=False, alone=True),
+            "xview": Split(by="camera", train=(2, 3, 5, 7), unseen=False, shares=True, alone=True),
         }.items()
     }
 
@@ -76,7 +78,7 @@ class ETRIActivity3D(Dataset):
             clips = [(member, clip_labels(member.name)) for member in files if member.name != _PEOPLE]
             left = []
             for member, labels in clips:
-                if self.bodies == "one" and labels["action"] in _TOGETHER and not writer.has(labels["clip"]):
+                if self.bodies == "one" and labels["actors"] == 2:
                     writer.skip(labels["clip"], "an action of two people")
                 elif not writer.has(labels["clip"]):
                     left.append((member, labels))
@@ -113,6 +115,7 @@ def clip_labels(name: str) -> dict[str, Any]:
         "performance": performance,
         "camera": camera,
         "replication": repetition,
+        "actors": 2 if action in _TOGETHER else 1,
         "age_group": "elderly" if person <= _LAST_ELDERLY else "young",
     }
 
@@ -138,6 +141,8 @@ def read_clip(member: Member) -> np.ndarray | None:
         raise member.error("a coordinate is not a place in metres")
     frames, frame = np.unique(table[:, 0], return_inverse=True)
     bodies, body = np.unique(table[:, 1], return_inverse=True)
+    if len(bodies) > _MOST_BODIES:
+        raise member.error(f"{len(bodies)} bodies, expected at most {_MOST_BODIES}")
     if len(np.unique(frame * len(bodies) + body)) < len(table):
         raise member.error("a body occurs twice in a frame")
     out = np.zeros((len(frames), JOINTS, 3, len(bodies)))

@@ -139,7 +139,7 @@ class KinderGator(Dataset):
                 action = _ACTIONS.index(name) + 1
                 clip = f"p{int(subject):03d}_a{action:02d}"
                 labels = {"clip": clip, "action": action, "subject": int(subject), "performance": clip}
-                writer.add(read_clip(member), {**labels, **participants.get(int(subject), dict.fromkeys(_PEOPLE, ""))})
+                writer.add_shown(read_clip(member), {**labels, **participants.get(int(subject), dict.fromkeys(_PEOPLE, ""))})
                 progress(done, len(files))
 
     def actions(self) -> Mapping[int, str]:
@@ -175,5 +175,5 @@ def read_participants(source: Path) -> dict[int, dict[str, Any]]:
             gender = sex if group == "adult" else ""
             people[int(row["id"])] = {"age_group": group, "age": age, "sex": sex, "gender": gender}
         return people
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, csv.Error) as error:
         raise DataError(f"{path} is no table with id, group (adult, child), sex (F, M) and age ({error})") from error

@@ -4,6 +4,7 @@ The known readers of this format trust the sizes and types that a file states; a
 what skeleton data need, real arrays of numbers by their names, and checks every size against what is there.
 """
 
+import itertools
 import struct
 import zlib
 from collections.abc import Iterator
@@ -15,7 +16,8 @@ _MATRIX, _COMPRESSED = 14, 15
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _NUMERIC_CLASSES = range(6, 16)  # double, single, and whole numbers of 8 to 64 bits
 _COMPLEX = 0x0800
-_LARGEST = 2**28  # bytes that a compressed element may unpack to
+_PARTS = 5  # flags, extents, name, real and imaginary values of an array; others have more
+_LARGEST = 2**26  # bytes that a compressed element may unpack to
 
 
 class MatlabError(ValueError):
@@ -33,10 +35,9 @@ def read_matlab(data: bytes, name: str) -> np.ndarray | None:
         raise MatlabError("it has no MATLAB v5 header")
     for kind, content in _elements(data[_HEADER:], order):
         if kind == _COMPRESSED:
-            found = dict(_elements(_unpacked(content), order))
-            kind, content = _MATRIX, found.get(_MATRIX, b"")
+            kind, content = next(_elements(_unpacked(content), order), (0, b""))
         if kind == _MATRIX and content:
-            parts = [*_elements(content, order)]
+            parts = [*itertools.islice(_elements(content, order), _PARTS)]
             if len(parts) >= 3 and parts[2][1].rstrip(b"\x00") == name.encode():
                 return _array(parts, order)
     return None

@@ -69,12 +69,8 @@ class MSRAction3D(Dataset):
             for done, member in enumerate(files, 1):
                 action, subject, trial = map(int, name.fullmatch(member.name).groups())
                 clip = f"a{action:02d}_s{subject:02d}_e{trial:02d}"
-                coordinates = read_clip(member, self.coordinates)
-                if coordinates.any():
-                    labels = {"clip": clip, "action": action, "subject": subject, "performance": clip, "replication": trial}
-                    writer.add(coordinates, labels)
-                else:
-                    writer.skip(clip, "all coordinates are zero: no body")
+                labels = {"clip": clip, "action": action, "subject": subject, "performance": clip, "replication": trial}
+                writer.add_shown(read_clip(member, self.coordinates), labels)
                 progress(done, len(files))
 
     def actions(self) -> Mapping[int, str]:

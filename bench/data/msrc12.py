@@ -90,7 +90,7 @@ class MSRC12(Dataset):
                         writer.skip(clip, "no body in the window about its action point")
                         continue
                     labels = {"clip": clip, "action": gesture, "subject": subject, "performance": clip, "replication": number}
-                    writer.add(joint_clip(pair["csv"], seen), {**labels, "instruction": instruction})
+                    writer.add_shown(joint_clip(pair["csv"], seen), {**labels, "instruction": instruction})
                 progress(done, len(streams))
 
     def actions(self) -> Mapping[int, str]:

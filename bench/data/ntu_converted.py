@@ -21,12 +21,13 @@ import numpy as np
 from bench.data.dataset import DataError
 from bench.data.ntu_files import CLIP, JOINTS, clip_labels
 from bench.data.pickles import as_array, read_pickle
-from bench.data.sources import DAMAGED, short
+from bench.data.sources import DAMAGED, open_entry, short
 from bench.data.tables import FARTHEST
 
 FORMS = ("2s-agcn", "ctr-gcn", "pyskl")
 _BODIES = 2
 _NAMES = "skes_available_name.txt"
+_CLASSES = 1000  # more than there are actions
 _LONGEST = 10_000  # frames of a clip
 Found = Iterator[tuple[int, int, str, np.ndarray | None]]
 
@@ -59,11 +60,14 @@ def _files(source: Path, pattern: str, expected: str) -> list[Path]:
 
 def _agreed(name: Any, action: Any, place: str) -> str:
     """The name of a clip without ending, after comparing the action that it names with the one stated (from 0)."""
+    text = name if isinstance(name, str) else f"a {type(name).__name__}"  # what was not checked is not printed: it may be vast
     if not isinstance(name, str) or not CLIP.fullmatch(file := name.removesuffix(".skeleton") + ".skeleton"):
-        raise DataError(f"{place}: {str(name)[:60]!r} is no name of a clip, expected one like S001C001P001R001A001")
+        raise DataError(f"{place}: {text[:60]!r} is no name of a clip, expected one like S001C001P001R001A001")
     labels = clip_labels(file)
-    if type(action) is not int or action + 1 != labels["action"]:
-        raise DataError(f"{place}: {labels['clip']} is labelled {str(action)[:20]}, expected {labels['action'] - 1}")
+    number = type(action) is int and 0 <= action < _CLASSES
+    if not number or action + 1 != labels["action"]:
+        said = str(action) if number else f"a {type(action).__name__}"
+        raise DataError(f"{place}: {labels['clip']} is labelled {said}, expected {labels['action'] - 1}")
     return labels["clip"]
 
 
@@ -184,7 +188,8 @@ def _rows(path: Path, name: str, expected: tuple[int | None, ...]) -> Iterator[n
     place = f"{path}: {name}"
     with ExitStack() as stack:
         try:
-            file = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(f"{name}.npy"))
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            file = stack.enter_context(open_entry(archive, archive.getinfo(f"{name}.npy")))
             version = np.lib.format.read_magic(file)
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version](file)
         except DAMAGED as error:

@@ -25,8 +25,10 @@ import numpy as np
 
 from bench.data.dataset import DataError
 from bench.data.sources import Member
+from bench.data.tables import to_number
 
 CLIP = re.compile(r"S(\d{3})C(\d{3})P(\d{3})R(\d{3})A(\d{3})\.skeleton")
+TOGETHER = (*range(50, 61), *range(106, 121))  # actions of two people, of whom a name gives one
 JOINTS = 25
 SLOTS = 4  # bodies of a frame that the published readers look at
 BODIES = 2  # bodies of a clip that they keep
@@ -36,6 +38,7 @@ _MEANING = {
     _BODY_VALUES: "a body: id, 6 states, lean x and y, tracking state",
     _JOINT_VALUES: "a joint: x y z, depth, colour, orientation, tracking state",
 }
+_LONGEST = 100_000  # frames: an hour
 _FARTHEST = 1e6  # metres; a coordinate beyond is damage
 _COMMAS = bytes(ord(",") if chr(byte) in " \n" else byte for byte in range(256))
 _MISSING_LISTS = "*missing_skeletons*.txt"
@@ -63,6 +66,7 @@ def clip_labels(name: str) -> dict[str, Any]:
         "camera": int(camera),
         "setup": int(setup),
         "replication": int(replication),
+        "actors": 2 if int(action) in TOGETHER else 1,
     }
 
 
@@ -145,7 +149,7 @@ def _tabulate_carefully(data: bytes) -> tuple[np.ndarray, np.ndarray]:
     for line, row in enumerate(data.rstrip().splitlines(), 1):
         for text in row.split():
             try:
-                numbers.append(float(text))
+                numbers.append(to_number(text))
             except ValueError:
                 raise FormatError(line, f"{text.decode(errors='replace')!r} is not a number") from None
         bounds.append(len(numbers))
@@ -158,6 +162,8 @@ def _coordinates(numbers: np.ndarray, bounds: np.ndarray) -> np.ndarray:
     first = numbers[np.minimum(bounds[:-1], len(numbers) - 1)] if len(numbers) else np.zeros(len(counts))
     bodies = _regular_bodies(first, counts)
     frames, slots, firsts = _walked_bodies(first, counts) if bodies is None else bodies
+    if first[0] > _LONGEST:
+        raise FormatError(1, f"{first[0]:g} frames, expected at most {_LONGEST}")
     offsets = _JOINT_VALUES * np.arange(JOINTS)[:, None] + np.arange(3)  # of x y z within a body's joint lines
     values = numbers[bounds[firsts][:, None, None] + offsets]  # (bodies, 25, 3)
     far = ~(np.abs(values) < _FARTHEST)  # NaN is far, too
@@ -180,6 +186,8 @@ def _regular_bodies(first: np.ndarray, counts: np.ndarray) -> np.ndarray | None:
     heads = np.setdiff1d(single, before_joints, assume_unique=True)[1:]  # lines with a frame's number of bodies
     here = first[heads]
     if len(heads) != first[0] or not ((here >= 0) & (here < len(counts)) & (here % 1 == 0)).all():
+        return None
+    if 1 + len(heads) + (2 + JOINTS) * here.sum() != len(counts):  # before anything of that size is made
         return None
     frames = np.repeat(np.arange(len(heads)), here.astype(np.int64))
     starts = 1 + np.arange(len(heads)) + (2 + JOINTS) * (np.cumsum(here, dtype=np.int64) - here.astype(np.int64))

@@ -74,12 +74,8 @@ class NWUCLA(Dataset):
             for done, member in enumerate(files, 1):
                 action, subject, execution, view = map(int, _CLIP.fullmatch(member.name).groups())
                 performance = f"a{action:02d}_s{subject:02d}_e{execution:02d}"
-                clip = read_clip(member)
-                if clip.any():
-                    labels = {"clip": f"{performance}_v{view:02d}", "action": action, "subject": subject}
-                    writer.add(clip, {**labels, "performance": performance, "camera": view, "replication": execution + 1})
-                else:
-                    writer.skip(f"{performance}_v{view:02d}", "all coordinates are zero: no body")
+                labels = {"clip": f"{performance}_v{view:02d}", "action": action, "subject": subject, "performance": performance}
+                writer.add_shown(read_clip(member), {**labels, "camera": view, "replication": execution + 1})
                 progress(done, len(files))
 
     def actions(self) -> Mapping[int, str]:
@@ -94,9 +90,11 @@ def read_clip(member: Member) -> np.ndarray:
     """
     try:
         content = json.loads(member.read())
-        joints = np.array(content["skeletons"], dtype=np.float64)
+        joints = np.array(content["skeletons"])
     except (ValueError, KeyError, TypeError, RecursionError, OverflowError) as error:
         raise member.error(f"no JSON with `skeletons` ({' '.join(str(error).split())[:80]})") from None
+    if joints.dtype.kind not in "fi":
+        raise member.error("`skeletons` holds other things than numbers")
     if joints.ndim != 3 or joints.shape[1:] != (_JOINTS, 3) or not 0 < len(joints) <= _LONGEST:
         raise member.error(f"`skeletons` has shape {joints.shape}, expected (frames, {_JOINTS}, 3)")
-    return joint_clip(member, joints)
+    return joint_clip(member, joints.astype(np.float64))

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from bench.data.dataset import DataError, Dataset
-from bench.data.sources import DAMAGED, short
+from bench.data.sources import DAMAGED, read_entry, short
 from bench.data.tables import FARTHEST
 from bench.protocols import Protocol, Split
 from bench.skeleton import get_layout, layout_names
@@ -89,7 +89,7 @@ class OwnData(Dataset):
                         f"{folder}: {min(names)} has no {kind} ({len(names)} such); {_CLIPS} and {_LABELS} must agree"
                     )
             for done, (name, labels) in enumerate(rows.items(), 1):
-                writer.add(self._clip(archive, there[name], f"{name} of {folder / _CLIPS}"), labels)
+                writer.add_shown(self._clip(archive, there[name], f"{name} of {folder / _CLIPS}"), labels)
                 progress(done, len(rows))
 
     def _clip(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str) -> np.ndarray:
@@ -97,7 +97,7 @@ class OwnData(Dataset):
         if entry.file_size > _LARGEST:
             raise DataError(f"{place}: {entry.file_size} bytes unpacked, expected at most {_LARGEST}")
         try:
-            array = np.lib.format.read_array(io.BytesIO(archive.read(entry)), allow_pickle=False)
+            array = np.lib.format.read_array(io.BytesIO(read_entry(archive, entry)), allow_pickle=False)
         except DAMAGED as error:
             raise DataError(f"{place}: no array of numbers ({short(error)})") from error
         joints = get_layout(self.joints).num_joints

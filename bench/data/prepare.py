@@ -50,12 +50,18 @@ def prepare(
         "reader_version": dataset.reader_version,
         "actions": {str(number): name for number, name in dataset.actions().items()},
     }
+    if dataset.needs_source:
+        meta["prepared_as"] = str(spec)
     path = store_path(results, spec)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / f".{path.name}.lock"):
         for left_over in path.parent.glob(f".{path.name}.*.tmp"):  # of a process that was killed; we hold its lock
             shutil.rmtree(left_over, ignore_errors=True)
-        resume = digest([str(spec), meta, _listing(source)]) if source else None
+        for replaced in path.parent.glob(f".{path.name}.*.old"):  # killed while one store took the place of another
+            if not path.exists() and (replaced / path.name).exists():
+                (replaced / path.name).rename(path)
+            shutil.rmtree(replaced, ignore_errors=True)
+        resume = digest([str(spec), meta, _listing(spec, source)]) if source else None
         with ClipWriter(path, get_layout(dataset.layout), meta, resume) as writer:
             if writer.resumed:
                 say(f"{path.name}: goes on after the {writer.resumed} clips of an interrupted attempt")
@@ -63,9 +69,16 @@ def prepare(
     return ClipStore.open(path)
 
 
-def _listing(source: Path) -> list[tuple[str, int, int]]:
-    """What tells a changed source from an unchanged one: name, size and time of each file."""
-    files = [source] if source.is_file() else sorted(path for path in source.rglob("*") if path.is_file())
+def _listing(spec: Spec, source: Path) -> list[tuple[str, int, int]]:
+    """What tells a changed source from an unchanged one: name, size and time of each file that may decide on a clip.
+
+    These are the files of the source, those beside it (tables and lists that readers look for there), and those that parameters
+    name.
+    """
+    source = source.resolve()
+    inside = source.rglob("*") if source.is_dir() else source.parent.glob("statistics/*")
+    named = [Path(value) for value in vars(spec.value).values() if isinstance(value, str) and value]
+    files = sorted({path for path in (*inside, *source.parent.iterdir(), *named) if path.is_file()})
     return [(str(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in (path.stat(),)]
 
 

@@ -3,6 +3,7 @@
 import itertools
 import lzma
 import re
+import shutil
 import struct
 import tarfile
 import tempfile
@@ -13,10 +14,12 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from bench.data.dataset import DataError
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz")
+_STEP = 2**20  # bytes unpacked at a time
 LARGEST = 2**28  # bytes of one file: a clip of an hour has a third of it; what unpacks to more is no clip
 # What the readers of archives, arrays and MATLAB files in Python's library, numpy and scipy raise on damage, as fuzzing shows.
 DAMAGED = (
@@ -143,10 +146,37 @@ def _wanted(name: str, pattern: str) -> bool:
 
 
 def _zip(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Callable[[], bytes], int]]:
-    """Members of a zip archive. No more is unpacked of one than the size that the archive states."""
     file = stack.enter_context(zipfile.ZipFile(archive))
     entries = [entry for entry in file.infolist() if _wanted(entry.filename, pattern)]
-    return [(entry.filename, lambda entry=entry: file.read(entry), entry.file_size) for entry in entries]
+    return [(entry.filename, lambda entry=entry: read_entry(file, entry), entry.file_size) for entry in entries]
+
+
+def read_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """A member of a zip archive, unpacked step by step, so that no more is unpacked than the size that the archive states.
+
+    Raises:
+        NotImplementedError: if it is packed by another method than the usual one, whose steps cannot be bounded.
+        zipfile.BadZipFile: if it is damaged, or its size is not the one stated.
+    """
+    with open_entry(file, entry) as content:
+        return b"".join(iter(lambda: content.read(_STEP), b""))
+
+
+def open_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
+    """As `ZipFile.open`, for members whose unpacking can be bounded; read at most a few MB of it at a time."""
+    if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NotImplementedError(f"it is packed by method {entry.compress_type}, expected deflate")
+    return file.open(entry)
+
+
+class _BoundedInfo(tarfile.TarInfo):
+    """A member of a tape archive whose long names and other heads, which tarfile holds in memory, have bounds."""
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        heads = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK, tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+        if self.type in heads and self.size > _STEP:
+            raise tarfile.ReadError(f"a head of {self.size} bytes")
+        return super()._proc_member(archive)
 
 
 def _tar(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Callable[[], bytes], int]]:
@@ -154,10 +184,12 @@ def _tar(archive: Path, pattern: str, stack: ExitStack) -> list[tuple[str, Calla
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench-")))
     found = []
     # Not as a stream ("r|*"): that unpacks whole compressed blocks, however large, and copies the rest at every read.
-    with tarfile.open(archive, "r:*") as file:
+    with tarfile.open(archive, "r:*", tarinfo=_BoundedInfo) as file:
         for entry in file:
             if entry.isfile() and _wanted(entry.name, pattern):
                 path = folder / f"{len(found)}"  # not the member's own name, which could lead out of the folder
+                if entry.size > shutil.disk_usage(folder).free / 2:
+                    raise OSError(f"{entry.name} has {entry.size} bytes, which would fill {folder.parent}; unpack it elsewhere")
                 if entry.size <= LARGEST:  # a larger one is refused when it is read
                     with file.extractfile(entry) as content:
                         path.write_bytes(content.read())

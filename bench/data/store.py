@@ -17,7 +17,6 @@ import csv
 import hashlib
 import io
 import json
-import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -39,6 +38,10 @@ REQUIRED_LABELS = ("clip", "action", "subject", "performance")
 
 class StoreError(UserError):
     """A clip store is missing, damaged or of another schema."""
+
+
+class ClipError(StoreError, ValueError):
+    """A clip cannot be written: its shape, numbers, labels or name are wrong."""
 
 
 class ClipWriter:
@@ -63,18 +66,23 @@ class ClipWriter:
         self._names: set[str] = set()
         self._skipped: list[dict[str, str]] = []
         self._heights: dict[Any, list[float]] = {}
-        self._earlier: set[str] = set()  # names that an interrupted attempt has dealt with
+        self._earlier: set[str] = set()  # names that an interrupted attempt has dealt with, until they are offered again
+        self.resumed = 0  # how many these were
         self._rows = 0
         self._hash = hashlib.sha256()
 
     def __enter__(self) -> "ClipWriter":
         self._path = self._folder.__enter__()
-        frames = self._path / "frames.npy"
-        self._file = frames.open("r+b" if frames.exists() else "w+b")
-        self._write_header()
-        if self._resumes:
-            self._go_on()
-        self._file.truncate()
+        try:
+            frames = self._path / "frames.npy"
+            self._file = frames.open("r+b" if frames.exists() else "w+b")
+            self._write_header()
+            if self._resumes:
+                self._go_on()
+            self._file.truncate()
+        except Exception as failure:  # nobody else would remove what cannot be gone on with
+            self._folder.__exit__(type(failure), failure, failure.__traceback__)
+            raise
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -97,42 +105,50 @@ class ClipWriter:
         return len(self._index)
 
     def has(self, name: str) -> bool:
-        """Whether an interrupted attempt has written or left out this clip, so that its file need not be read again."""
-        return name in self._earlier
+        """Whether an interrupted attempt has written or left out this clip, so that its file need not be read again.
 
-    @property
-    def resumed(self) -> int:
-        """Clips that an interrupted attempt has dealt with."""
-        return len(self._earlier)
+        Asking is offering: a name that is offered a second time is not known any more, and refused like any other.
+        """
+        if name not in self._earlier:
+            return False
+        self._earlier.remove(name)
+        return True
 
     def add(self, clip: np.ndarray, labels: Mapping[str, Any]) -> None:
         """Appends a clip (3, T, V, M) in metres; trailing bodies that are absent throughout are dropped.
 
         Raises:
-            ValueError: if the shape does not fit the layout, a coordinate is not finite, no body is present, a required
+            ClipError: if the shape does not fit the layout, a coordinate is not finite, no body is present, a required
                 label is missing or the clip's name is already taken.
         """
         missing = [column for column in REQUIRED_LABELS if labels.get(column) in (None, "")]
         if missing:
-            raise ValueError(f"clip {labels.get('clip')!r}: no value for {', '.join(missing)}")
+            raise ClipError(f"clip {labels.get('clip')!r}: no value for {', '.join(missing)}")
         name = str(labels["clip"])
-        if name in self._earlier:
+        if self.has(name):
             return
         if name in self._names:
-            raise ValueError(f"clip {name!r} was already written")
+            raise ClipError(f"clip {name!r} was already written")
         if clip.ndim != 4 or clip.shape[0] != 3 or clip.shape[2] != self._layout.num_joints or not clip.shape[1]:
-            raise ValueError(f"clip {name!r}: expected shape (3, T, {self._layout.num_joints}, M), got {clip.shape}")
+            raise ClipError(f"clip {name!r}: expected shape (3, T, {self._layout.num_joints}, M), got {clip.shape}")
         if not np.isfinite(clip).all():
-            raise ValueError(f"clip {name!r}: {int((~np.isfinite(clip)).sum())} coordinates are not finite")
+            raise ClipError(f"clip {name!r}: {int((~np.isfinite(clip)).sum())} coordinates are not finite")
         present = np.flatnonzero(clip.any(axis=(0, 1, 2)))
         if not present.size:
-            raise ValueError(f"clip {name!r}: no body is present")
+            raise ClipError(f"clip {name!r}: no body is present")
         bodies = int(present[-1]) + 1
         rows = np.ascontiguousarray(clip[..., :bodies].transpose(1, 3, 0, 2), dtype="<f4")  # (T, M, 3, V)
         data = rows.tobytes()
         self._file.write(data)
         self._append(data, clip.shape[1], bodies, labels)
         self._note({"labels": dict(labels), "frames": clip.shape[1], "bodies": bodies, "check": zlib.crc32(data)})
+
+    def add_shown(self, clip: np.ndarray, labels: Mapping[str, Any]) -> None:
+        """As `add`, but a clip in which nobody is seen is left out."""
+        if clip.any():
+            self.add(clip, labels)
+        else:
+            self.skip(str(labels["clip"]), "all coordinates are zero: no body")
 
     def _append(self, data: bytes, frames: int, bodies: int, labels: Mapping[str, Any]) -> None:
         self._hash.update(data)
@@ -141,12 +157,13 @@ class ClipWriter:
         self._labels.append(dict(labels))
         self._names.add(str(labels["clip"]))
         body = np.frombuffer(data, dtype="<f4").reshape(frames, bodies, 3, -1)[:, 0]
-        if (tall := standing_height(body, self._layout)) > 0:
+        alone = labels.get("actors", 1) == 1  # of two, the labels do not say who is who
+        if alone and (tall := standing_height(body, self._layout)) > 0:
             self._heights.setdefault(labels["subject"], []).append(tall)
 
     def skip(self, name: str, reason: str) -> None:
         """Notes a file or clip that is left out, and by which rule."""
-        if name not in self._earlier:
+        if not self.has(name):
             self._skipped.append({"clip": name, "reason": reason})
             self._note({"skipped": name, "reason": reason})
 
@@ -162,22 +179,38 @@ class ClipWriter:
         path = self._path / "journal.jsonl"
         size = 0
         for line in path.read_bytes().splitlines(keepends=True) if path.exists() else ():
-            if not line.endswith(b"\n"):
+            start = self._file.tell()
+            try:
+                self._take_over(line)
+            except (ValueError, KeyError, TypeError):
+                self._file.seek(start)
                 break
-            entry = json.loads(line)
-            if "skipped" in entry:
-                self._skipped.append({"clip": entry["skipped"], "reason": entry["reason"]})
-                self._earlier.add(entry["skipped"])
-            else:
-                data = self._file.read(4 * 3 * self._layout.num_joints * entry["frames"] * entry["bodies"])
-                if zlib.crc32(data) != entry["check"]:
-                    self._file.seek(-len(data), os.SEEK_CUR)
-                    break
-                self._append(data, entry["frames"], entry["bodies"], entry["labels"])
-                self._earlier.add(str(entry["labels"]["clip"]))
             size += len(line)
+        self.resumed = len(self._earlier)
         self._journal = path.open("a", encoding="utf-8")
         self._journal.truncate(size)
+
+    def _take_over(self, line: bytes) -> None:
+        """One entry of the journal.
+
+        Raises:
+            ValueError, KeyError, TypeError: if it is cut, or does not fit the frames.
+        """
+        if not line.endswith(b"\n"):
+            raise ValueError("cut")
+        entry = json.loads(line)
+        if "skipped" in entry:
+            self._skipped.append({"clip": entry["skipped"], "reason": entry["reason"]})
+            self._earlier.add(entry["skipped"])
+            return
+        labels, frames, bodies = dict(entry["labels"]), entry["frames"], entry["bodies"]
+        if type(frames) is not int or type(bodies) is not int or min(frames, bodies) < 1:
+            raise ValueError("no frames")
+        data = self._file.read(4 * 3 * self._layout.num_joints * frames * bodies)
+        if zlib.crc32(data) != entry["check"] or any(labels.get(column) in (None, "") for column in REQUIRED_LABELS):
+            raise ValueError("does not fit the frames")
+        self._append(data, frames, bodies, labels)
+        self._earlier.add(str(labels["clip"]))
 
     def _write_header(self) -> None:
         # numpy pads the header so that a larger first axis fits later in the same number of bytes.
@@ -346,7 +379,8 @@ class ClipStore:
 
         path = self.path / "labels.csv"
         try:
-            table = pd.read_csv(path, dtype={"clip": str, "performance": str}).convert_dtypes()
+            table = pd.read_csv(path, dtype={"clip": str, "performance": str}, keep_default_na=False, na_values=[""])
+            table = table.convert_dtypes()
         except (OSError, ValueError) as error:
             raise StoreError(f"{path} cannot be read ({error}); prepare the data again") from error
         if len(table) != len(self) or not set(REQUIRED_LABELS) <= set(table):

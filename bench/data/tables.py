@@ -77,10 +77,21 @@ def _line(member: Member, number: int, line: bytes, columns: list[int], separato
     for column in columns:
         text = texts[column]
         try:
-            values.append(float(text))
+            values.append(to_number(text))
         except ValueError:
             raise member.error(f"line {number}: {text.decode(errors='replace')!r} is not a number") from None
     return values
+
+
+def to_number(text: bytes) -> float:
+    """A number as data files write it; Python's own underscores within are none.
+
+    Raises:
+        ValueError: if the text is none.
+    """
+    if b"_" in text:
+        raise ValueError(text)
+    return float(text)
 
 
 def joint_clip(member: Member, coordinates: np.ndarray) -> np.ndarray:

@@ -87,7 +87,9 @@ class UCalgaryGait(Dataset):
                     "performance": clip,
                     "replication": int(run),
                 }
-                writer.add(read_clip(member, self.nearest), {**labels, "gender": "" if int(subject) == _UNCLEAR else gender})
+                writer.add_shown(
+                    read_clip(member, self.nearest), {**labels, "gender": "" if int(subject) == _UNCLEAR else gender}
+                )
 
     def actions(self) -> Mapping[int, str]:
         return {1: "walk", 2: "walk with an abnormal right leg", 3: "walk with an abnormal left leg"}

@@ -89,7 +89,7 @@ class UIPRMD(Dataset):
                 movement, subject, repetition, wrong = numbers
                 clip = f"m{movement:02d}_s{subject:02d}_e{repetition:02d}{'_inc' if wrong else ''}"
                 labels = {"clip": clip, "action": movement, "subject": subject, "performance": clip, "replication": repetition}
-                writer.add(read_clip(pair["positions"], pair["angles"]), {**labels, "correct": "no" if wrong else "yes"})
+                writer.add_shown(read_clip(pair["positions"], pair["angles"]), {**labels, "correct": "no" if wrong else "yes"})
                 progress(done, len(pairs))
 
     def actions(self) -> Mapping[int, str]:

@@ -76,7 +76,7 @@ class UTKinect(Dataset):
                         writer.skip(clip, "the label file names no frame of this recording")
                         continue
                     labels = {"clip": clip, "action": action, "subject": subject, "performance": clip, "replication": take}
-                    writer.add(joint_clip(member, joints[inside]), labels)
+                    writer.add_shown(joint_clip(member, joints[inside]), labels)
                 progress(done, len(members))
 
     def actions(self) -> Mapping[int, str]:

@@ -155,7 +155,9 @@ def test_nw_ucla_clip():
         ('{"skeletons": [[1], [1, 2]]}', "no JSON with `skeletons`"),
         (ucla_text(np.full((1, 20, 3), np.nan)), "x of joint 1 in frame 1 is nan"),
         (ucla_text(np.full((1, 20, 3), 1e7)), "x of joint 1 in frame 1 is 1e\\+07"),
-        (ucla_text(np.zeros((1, 20, 3))).replace("0.0", "1" + "0" * 400, 1), "no JSON with `skeletons`"),
+        (ucla_text(np.zeros((1, 20, 3))).replace("0.0", "1" + "0" * 400, 1), "holds other things than numbers"),
+        (ucla_text(np.zeros((1, 20, 3))).replace("0.0", '"0"', 1), "holds other things than numbers"),
+        (ucla_text(np.zeros((1, 20, 3))).replace("0.0", "true"), "holds other things than numbers"),
         (b"\xff\xfe\x00", "no JSON with `skeletons`"),
     ],
 )

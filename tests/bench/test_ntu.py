@@ -1,5 +1,6 @@
 """The NTU RGB+D reader on three real files, where they are, and on made-up ones in the same format."""
 
+import dataclasses
 import zipfile
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from bench.data.ntu_format import write_ntu_folder, write_skeleton
 from bench.data.prepare import prepare
 from bench.data.store import ClipStore, ClipWriter
 from bench.data.synthetic import Synthetic
-from bench.protocols import ProtocolError, instantiate
+from bench.protocols import Protocol, ProtocolError, instantiate
 from bench.registry import DATASETS
 from bench.skeleton import get_layout
 from bench.specs import parse_spec
@@ -109,7 +110,7 @@ def test_real_files(samples, tmp_path):
         "camera": 3,
         "setup": 1,
         "replication": 2,
-        "height_class": "medium",  # measured: of the three people
+        "actors": 2,
     }
     assert store.meta["skipped"] == []
     for name, clip in zip(NAMES, store, strict=True):
@@ -207,7 +208,8 @@ def test_whole_folder_round_trip(tmp_path):
     store = read(tmp_path / "clips", tmp_path / "store", NTU120())
     np.testing.assert_array_equal(store.index, written.index)
     np.testing.assert_array_equal(store.rows, written.rows)
-    assert store.labels.equals(written.labels.drop(columns="gender"))
+    assert store.labels.drop(columns="actors").equals(written.labels.drop(columns="gender"))
+    assert set(store.labels["actors"]) == {1}
 
 
 def test_text_is_in_the_published_format(tmp_path):
@@ -468,8 +470,19 @@ def real_labels(samples):
 )
 def test_sizes_of_the_real_splits(real_labels, protocol, target, train, test):
     """As counted elsewhere from the same names, and as the literature has them for xsub and xview."""
-    part = instantiate(NTU60.protocols[protocol], target, real_labels, "ntu60")
+    split = dataclasses.replace(NTU60.protocols[protocol].splits[target], alone=False)
+    part = instantiate(Protocol("test/1", {target: split}), target, real_labels, "ntu60")
     assert (len(part.train) + len(part.validation), len(part.test)) == (train, test)
+
+
+def test_clips_of_two_people_say_nothing_of_who_is_who(real_labels):
+    """46,231 clips show one person; under xview all count, as in the literature."""
+    for protocol in ("xrep", "xrep-parity", "xaction"):
+        part = instantiate(NTU60.protocols[protocol], "subject", real_labels, "ntu60")
+        assert len(part.train) + len(part.validation) + len(part.test) == 46_231
+    assert not NTU60.protocols["xview"].splits["subject"].alone
+    assert not NTU60.protocols["xsub"].splits["action"].alone
+    assert NTU120.protocols["linkage"].splits["linkage"].alone
 
 
 def test_priors_of_the_real_data(real_labels):
