@@ -173,7 +173,9 @@ def measure(records: Sequence[Record]) -> Measured:
     else:
         label = first["label"]
         people, hits = _people(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
-        leakage = people.estimate(people.balanced_mean(hits, label))
+        # Models of different folds may guess differently: each is judged by itself, class by class, and the mean is taken.
+        folds = first.get("fold", np.zeros(len(label), dtype=int))
+        leakage = people.estimate(people.balanced_mean(hits, folds * (label.max() + 1) + label))
         scores = [p["attack"] for p in predictions]
         named = {
             "top1": people.estimate(people.mean(hits)),
@@ -181,7 +183,7 @@ def measure(records: Sequence[Record]) -> Measured:
             "mrr": people.estimate(people.mean(np.mean([reciprocal_ranks(s, label) for s in scores], axis=0))),
         }
         if scores[0].shape[1] == 2 and data["target"] != SUBJECT:
-            named["auc"] = people.estimate(np.mean([clustered_auc(people, s[:, 1], label == 1) for s in scores], axis=0))
+            named["auc"] = people.estimate(np.mean([_auc_by_fold(people, s[:, 1], label == 1, folds) for s in scores], axis=0))
         plain = {
             "information": float(np.mean([mutual_information(s, label) for s in scores])),
             "min_entropy_leakage": float(min_entropy_leakage(named["top1"].value, np.bincount(label).max() / len(label))),
@@ -204,6 +206,16 @@ def measure(records: Sequence[Record]) -> Measured:
 def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:
     """(n,) how often, over the seeds, the right class was among the first k."""
     return np.mean([top_k(p[scores], labels, k) for p in predictions], axis=0)
+
+
+def _auc_by_fold(people: People, scores: np.ndarray, positive: np.ndarray, folds: np.ndarray) -> np.ndarray:
+    """(B + 1,) mean over the folds of the area under the ROC curve: scores of different models are not compared.
+
+    A fold that a resample leaves without one of the classes is left out of it.
+    """
+    of = [folds == fold for fold in np.unique(folds)]
+    each = [clustered_auc(replace(people, codes=people.codes[here]), scores[here], positive[here]) for here in of]
+    return np.nanmean(each, axis=0)
 
 
 def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray) -> dict[str, float]:

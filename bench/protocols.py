@@ -37,6 +37,7 @@ class Split:
         by: Label column that decides, or one that follows from others (see `derivation`).
         train: Values whose clips train; the clips of all other values test.
         unseen: Whether the test people are unseen in training (attributes, utility) rather than the same (re-identification).
+        alone: Whether only clips count that show one person: of others the labels do not say who is who (column `actors`).
         shares: Whether a performance may be on both sides, filmed by different cameras. For comparison with the literature
         only: the
             attacker may match the moment rather than the person, and every row says so.
@@ -46,6 +47,7 @@ class Split:
     train: tuple[int, ...]
     unseen: bool
     shares: bool = False
+    alone: bool = False
 
 
 def _parity(labels: Any) -> Any:
@@ -82,10 +84,18 @@ def _newcomers(labels: Any) -> Any:
     return first.map({True: 1, False: None}).astype("Int64").fillna(later.map({True: 2, False: None}).astype("Int64"))
 
 
-def _fold(labels: Any, number: int, count: int) -> Any:
-    """2 for the people of one fold of several, 1 for all others: every so-many-th person in the order of their codes."""
-    fold = (labels["subject"].rank(method="dense").astype("Int64") - 1) % count + 1
-    return (fold == number).map({True: 2, False: 1}).astype("Int64")
+def _fold(labels: Any, number: int, count: int, target: str) -> Any:
+    """2 for the people of one fold of several, 1 for all others: every so-many-th of those who have a label of the target.
+
+    Where the label is an attribute, people are taken in its order, so that folds have like shares of each value; within one, and
+    for actions, in the order of their codes.
+    """
+    known = labels[labels[target].notna()]
+    people = known.drop_duplicates("subject").set_index("subject")[target]
+    attribute = known.groupby("subject")[target].nunique().max() == 1
+    order = sorted(people.index, key=lambda person: (people[person], person) if attribute else person)
+    fold = {person: place % count + 1 for place, person in enumerate(order)}
+    return labels["subject"].map(fold).map(lambda of: 2 if of == number else 1, na_action="ignore").astype("Int64")
 
 
 # Columns that follow from others: name to the labels that it needs, and how. "fold 2 of 5" is one as well.
@@ -108,10 +118,10 @@ def fold_of(name: str) -> tuple[int, int] | None:
     return found and (int(found[2]), int(found[1]))
 
 
-def derivation(by: str) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
+def derivation(by: str, target: str) -> tuple[tuple[str, ...], Callable[[Any], Any]]:
     """The labels that a column needs, and how it follows from them; a column of the labels stands for itself."""
     if of := _FOLD.fullmatch(by):
-        return ("subject",), partial(_fold, number=int(of[1]), count=int(of[2]))
+        return ("subject",), partial(_fold, number=int(of[1]), count=int(of[2]), target=target)
     return DERIVED.get(by, ((by,), lambda labels: labels[by]))
 
 
@@ -138,7 +148,8 @@ class Protocol:
     def fold(self, number: int, count: int) -> "Protocol":
         """The same questions asked about the people of one fold, 1 to `count`, who train in all other folds.
 
-        Re-identification has no part in it: its people are the same on both sides.
+        Re-identification has no part in it: its people are the same on both sides. Nor has linkage, whose scores cannot be
+        compared between the models of different folds.
 
         Raises:
             ProtocolError: if there is no such fold.
@@ -146,11 +157,17 @@ class Protocol:
         if not 1 <= number <= count or count < 2:
             raise ProtocolError(f"there is no fold {number} of {count}; it takes two folds, and numbers from 1")
         split = Split(by=f"fold {number} of {count}", train=(1,), unseen=True)
-        splits = {target: split for target, own in self.splits.items() if own.unseen or target == ACTION}
+        asked = {target: own for target, own in self.splits.items() if (own.unseen or target == ACTION) and target != LINKAGE}
+        splits = {target: replace(split, alone=own.alone) for target, own in asked.items()}
         return Protocol(f"{count}-fold-{number}/1", splits, self.validation)
 
     def describe(self) -> dict[str, Any]:
-        return {"name": self.name, "validation": self.validation, "splits": {t: asdict(s) for t, s in self.splits.items()}}
+        return {"name": self.name, "validation": self.validation, "splits": {t: _described(s) for t, s in self.splits.items()}}
+
+
+def _described(split: Split) -> dict[str, Any]:
+    """All values of a split but those that a later version added and that it does not use: older records keep their digests."""
+    return {name: value for name, value in asdict(split).items() if name != "alone" or value}
 
 
 @dataclass(frozen=True)
@@ -274,7 +291,7 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
     if split is None:
         raise ProtocolError(f"{name} cannot test {target!r}; it can test {', '.join(protocol.splits)}")
     named = SUBJECT if target == LINKAGE else target
-    needed, derive = derivation(split.by)
+    needed, derive = derivation(split.by, named)
     for column in (named, *needed):
         if column not in labels or labels[column].isna().all():
             raise ProtocolError(
@@ -283,6 +300,8 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
             )
     sides = derive(labels)
     known = labels[named].notna().to_numpy() & sides.notna().to_numpy()
+    if split.alone and "actors" in labels:
+        known &= (labels["actors"] == 1).to_numpy(dtype=bool)
     in_train = sides.isin(split.train).to_numpy(dtype=bool) & known
     in_test = known & ~in_train
     performances = labels["performance"].to_numpy()
@@ -307,9 +326,19 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
         raise ProtocolError(f"{name}: {target} {classes[min(untrained)]} is tested but never in training")
     if len(classes) < 2:
         raise ProtocolError(f"{name}: {target!r} has only the value {classes[0]}; nothing can be told apart")
+    if fold_of(protocol.name) and target != ACTION and (lacking := set(encoded[known]) - set(encoded[test])):
+        raise ProtocolError(
+            f"{name}: nobody of {target} {classes[min(lacking)]} is tested; take fewer folds, with a person of each in each"
+        )
     held = _held_out(encoded[train_all], performances[train_all], protocol.validation)
     people, occasions = (np.unique(column, return_inverse=True)[1] for column in (subjects, performances))
     train, validation = train_all[~held], train_all[held]
+    if not validation.size:
+        raise ProtocolError(
+            f"{name}: no {target} has two performances in training, of which one could validate; it takes three performances each"
+            if named == SUBJECT
+            else f"{name}: no {target} has two performances in training, of which one could validate"
+        )
     part = Part(target, classes, encoded, train, validation, test, people, occasions)
     if target != LINKAGE:
         return part

@@ -54,6 +54,7 @@ class Record:
 
         `clip`, `label`, `subject` (n,) and `attack` (n, K) for the target's test clips; for linkage instead `enrolled`, `probe`,
         `enrolled_subject`, `probe_subject`, `mated`, `regime` (an index into the record's `regimes`) and `attack`, all (P,).
+        Of pooled folds also `fold` (n,): whose model was asked.
         `action_clip`, `action_label`, `action_subject` (m,), `action_reference`, `action_raw` and `action_retrained` (m, A) for
         the action test clips.
         """
@@ -81,7 +82,8 @@ class PooledRecord(Record):
 
     def predictions(self) -> dict[str, np.ndarray]:
         arrays = [fold.predictions() for fold in self.folds]
-        return {name: np.concatenate([of_fold[name] for of_fold in arrays]) for name in arrays[0]}
+        found = {name: np.concatenate([of_fold[name] for of_fold in arrays]) for name in arrays[0]}
+        return {**found, "fold": np.repeat(np.arange(len(arrays)), [len(of_fold["label"]) for of_fold in arrays])}
 
     def manifest(self) -> dict[str, Any]:
         found = [fold.manifest() for fold in self.folds]
@@ -118,13 +120,13 @@ def _pooled(folds: Sequence[Record], count: int) -> PooledRecord:
         **first,
         "protocol": {**first["protocol"], "name": f"{count}-fold/1", "splits": splits},
         "key": digest([fold.data["key"] for fold in folds]),
-        "training": {},
-        **{name: sum(fold.data[name] for fold in folds) for name in ("test_clips", "test_people", "test_pairs") if name in first},
+        "learning": ", ".join(sorted({fold.data["learning"] for fold in folds})),
+        **{key: {} for key in ("training", "validation", "inversion", "fitting", "stages")},  # each fold has its own
+        **{name: sum(fold.data[name] for fold in folds) for name in ("test_clips", "test_people")},
     }
     record = PooledRecord(folds[0].path, data, tuple(folds))
-    if "test_pairs" not in data:
-        shares = np.sort(np.bincount(record.predictions()["label"]))[::-1] / data["test_clips"]
-        data |= {"prior": float(shares[0]), "prior_top5": float(shares[:5].sum())}
+    shares = np.sort(np.bincount(record.predictions()["label"]))[::-1] / data["test_clips"]
+    data |= {"prior": float(shares[0]), "prior_top5": float(shares[:5].sum())}
     return record
 
 

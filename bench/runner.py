@@ -70,6 +70,7 @@ def make_plan(
     *,
     dataset: str,
     protocol: str | None,
+    siblings: Sequence[str | None] = (),
     anonymizers: str,
     attackers: str | None,
     threats: str,
@@ -82,6 +83,7 @@ def make_plan(
     """Parses and checks everything that a user may have got wrong, before anything is computed.
 
     Args:
+        siblings: Other protocols whose results will be pooled with this one's: an attacker must be possible under all of them.
         attackers: Comma list or `all`; None for the default ones. Of the latter two, those that the data set cannot support are
             left out; one that was named is an error.
         controls: Whether `identity` and `null` are added if they were not named.
@@ -105,7 +107,8 @@ def make_plan(
     usable, left_out = [], []
     for attacker in panel:
         try:
-            instantiate(chosen, attacker.value.target, store.labels, str(data))
+            for one in (chosen, *(choose_protocol(data, name) for name in siblings)):
+                instantiate(one, attacker.value.target, store.labels, str(data))
             usable.append(attacker)
         except ProtocolError as error:
             if attackers and attackers.strip() != "all":

@@ -85,8 +85,9 @@ def _mean_recall(found: Tensor, truth: Tensor) -> float:
 
 def _guessing(truth: Tensor) -> float:
     """What the mean recall of a guess hardly exceeds: three standard errors above chance."""
-    chance = 1 / len(truth.unique())
-    return chance + 3 * math.sqrt(chance * (1 - chance) / len(truth))
+    _, counts = truth.unique(return_counts=True)
+    chance = 1 / len(counts)
+    return chance + 3 * math.sqrt(chance * (1 - chance) * float((1 / counts).sum())) * chance
 
 
 def augmented(batch: Tensor, config: TrainingConfig, generator: torch.Generator) -> Tensor:

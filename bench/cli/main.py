@@ -64,11 +64,13 @@ def run(
     budget = get_preset(preset)
     chosen = choose_device(device)
     plans = []
-    for name in protocol_names(dataset, protocol, results):
+    names = protocol_names(dataset, protocol, results)
+    for name in names:
         with Display() as display, display.step(f"read {dataset}", quiet=True) as report:
             plan = make_plan(
                 dataset=dataset,
                 protocol=name,
+                siblings=[other for other in names if other != name],
                 anonymizers=anonymizer,
                 attackers=attacker,
                 threats=threat,

@@ -74,6 +74,7 @@ def describe_data(spec: Spec, store: ClipStore) -> list[tuple[str, str]]:
     lengths = store.lengths
     lines = [
         ("data set", meta["dataset"]),
+        *([("prepared as", meta["prepared_as"])] if meta.get("prepared_as", meta["dataset"]) != meta["dataset"] else []),
         ("layout", f"{store.layout.name}, {store.layout.num_joints} joints, up to {store.num_bodies} bodies"),
         ("clips", f"{len(store)}, {len(meta['skipped'])} left out"),
         *((f"  {reason}", f"{count} clips") for reason, count in Counter(s["reason"] for s in meta["skipped"]).most_common(5)),
