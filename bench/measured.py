@@ -214,8 +214,11 @@ def _auc_by_fold(people: People, scores: np.ndarray, positive: np.ndarray, folds
     A fold that a resample leaves without one of the classes is left out of it.
     """
     of = [folds == fold for fold in np.unique(folds)]
-    each = [clustered_auc(replace(people, codes=people.codes[here]), scores[here], positive[here]) for here in of]
-    return np.nanmean(each, axis=0)
+    each = np.array([clustered_auc(replace(people, codes=people.codes[here]), scores[here], positive[here]) for here in of])
+    there = np.isfinite(each)
+    return np.divide(
+        np.where(there, each, 0).sum(axis=0), there.sum(axis=0), where=there.any(axis=0), out=np.full(each.shape[1], np.nan)
+    )
 
 
 def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray) -> dict[str, float]:

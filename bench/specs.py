@@ -168,6 +168,19 @@ class Spec:
                 changed.append(f"{field.name}={_text(value)}")
         return ":".join([*parts, ",".join(changed)] if changed else parts)
 
+    def with_value(self, name: str, value: Any) -> "Spec":
+        """The same plugin with another value of one parameter.
+
+        Raises:
+            SpecError: if it has no such parameter, or the value is out of its range.
+        """
+        if name not in self.parameters:
+            raise SpecError(f"{self.plugin.name} has no parameter {name}; it has {', '.join(self.parameters) or 'none'}")
+        try:
+            return dataclasses.replace(self, value=dataclasses.replace(self.value, **{name: value}))
+        except ValueError as error:
+            raise SpecError(f"{self.plugin.name}: {error}") from error
+
     @property
     def is_chain(self) -> bool:
         """Whether it is several plugins, one after the other."""

@@ -1,6 +1,9 @@
 """Fixtures shared by all tests."""
 
 import os
+import tracemalloc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,3 +27,19 @@ def golden(bench_data: Path) -> Path:
     if not folder.is_dir():
         pytest.skip(f"no reference outputs: {folder} is not a folder")
     return folder
+
+
+@pytest.fixture
+def within() -> Callable:
+    """`with within(n):` fails if the block ever holds more than n bytes beyond what it began with."""
+
+    @contextmanager
+    def measured(limit: float) -> Iterator[None]:
+        tracemalloc.start()
+        try:
+            yield
+            assert tracemalloc.get_traced_memory()[1] < limit
+        finally:
+            tracemalloc.stop()
+
+    return measured

@@ -15,8 +15,13 @@ def data() -> None:
 @data.command()
 @click.argument("name", metavar="NAME[:KEY=VALUE,...]")
 @click.option("--source", type=click.Path(path_type=Path), help="Folder or archive as its owners distribute it.")
+@click.option(
+    "--gender-csv",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Table of the people's gender that you supply, where the owners publish none: columns P,Gender; F or M.",
+)
 @results_option
-def prepare(name: str, source: Path | None, results: Path) -> None:
+def prepare(name: str, source: Path | None, gender_csv: Path | None, results: Path) -> None:
     """Read a data set into a clip store below the results folder."""
     from bench.data.prepare import prepare as read
     from bench.progress import Display
@@ -24,6 +29,8 @@ def prepare(name: str, source: Path | None, results: Path) -> None:
     from bench.specs import parse_spec
 
     spec = parse_spec(name, DATASETS)
+    if gender_csv:
+        spec = spec.with_value("gender_csv", str(gender_csv))
     with Display() as display, display.step(f"read {spec}") as report:
         store = read(spec, source, results, lambda done, total: report(done, total, f"{done} clips"), display.say)
     click.echo(f"{len(store)} clips, {len(store.meta['skipped'])} left out, fingerprint {store.fingerprint}: {store.path}")

@@ -105,9 +105,9 @@ class NTU120(Dataset):
     layout: ClassVar[str] = "ntu"
     frame_rate: ClassVar[float] = 30.0
     limits: ClassVar[str] = (
-        "19 of the 40 people of NTU RGB+D 60, and 50 of 106, were recorded in a single set-up, so the room names them; the "
-        "owners publish no gender; replications follow each other within minutes; clips of two people name one of them and do not say "
-        "which: they count for actions, and with the others only under xview"
+        "19 of the 40 people of NTU RGB+D 60, and 50 of 106, were recorded in a single set-up, so the room names them; "
+        "the owners publish no gender; replications follow each other within minutes; clips of two people name one of them and "
+        "do not say which: they count for actions, and with the others only under xview"
     )
     licence: ClassVar[str] = _LICENCE
     citation: ClassVar[str] = f"{_CITE_60} {_CITE_120}"

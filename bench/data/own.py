@@ -121,6 +121,8 @@ def read_labels(path: Path) -> dict[str, dict[str, Any]]:
     try:
         reader = csv.DictReader(io.StringIO(path.read_text(encoding="utf-8-sig")))
         table = list(reader)
+    except FileNotFoundError as error:
+        raise DataError(f"{path} is not there; --source takes a folder with {_CLIPS} and {_LABELS}, see the README") from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{path} cannot be read ({error})") from error
     missing = [column for column in ("clip", "action", "subject") if column not in (reader.fieldnames or ())]

@@ -17,8 +17,10 @@ import csv
 import hashlib
 import io
 import json
+import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,6 +60,7 @@ class ClipWriter:
 
     def __init__(self, path: Path, layout: Layout, meta: Mapping[str, Any], resume: str | None = None):
         self._folder = atomic_folder(Path(path)) if resume is None else resumable_folder(Path(path), resume)
+        self._files = ExitStack()
         self._resumes = resume is not None
         self._layout = layout
         self._meta = dict(meta)
@@ -75,12 +78,13 @@ class ClipWriter:
         self._path = self._folder.__enter__()
         try:
             frames = self._path / "frames.npy"
-            self._file = frames.open("r+b" if frames.exists() else "w+b")
+            self._file = self._files.enter_context(frames.open("r+b" if frames.exists() else "w+b"))
             self._write_header()
             if self._resumes:
                 self._go_on()
             self._file.truncate()
         except Exception as failure:  # nobody else would remove what cannot be gone on with
+            self._files.close()
             self._folder.__exit__(type(failure), failure, failure.__traceback__)
             raise
         return self
@@ -90,16 +94,11 @@ class ClipWriter:
             if kind is None:
                 self._finish()
         except BaseException as failure:
-            self._close()
+            self._files.close()
             self._folder.__exit__(type(failure), failure, failure.__traceback__)
             raise
-        self._close()
+        self._files.close()
         self._folder.__exit__(kind, error, trace)
-
-    def _close(self) -> None:
-        self._file.close()
-        if self._resumes:
-            self._journal.close()
 
     def __len__(self) -> int:
         return len(self._index)
@@ -187,7 +186,7 @@ class ClipWriter:
                 break
             size += len(line)
         self.resumed = len(self._earlier)
-        self._journal = path.open("a", encoding="utf-8")
+        self._journal = self._files.enter_context(path.open("a", encoding="utf-8"))
         self._journal.truncate(size)
 
     def _take_over(self, line: bytes) -> None:
@@ -206,7 +205,10 @@ class ClipWriter:
         labels, frames, bodies = dict(entry["labels"]), entry["frames"], entry["bodies"]
         if type(frames) is not int or type(bodies) is not int or min(frames, bodies) < 1:
             raise ValueError("no frames")
-        data = self._file.read(4 * 3 * self._layout.num_joints * frames * bodies)
+        size = 4 * 3 * self._layout.num_joints * frames * bodies
+        if size > os.fstat(self._file.fileno()).st_size:
+            raise ValueError("more than there is")
+        data = self._file.read(size)
         if zlib.crc32(data) != entry["check"] or any(labels.get(column) in (None, "") for column in REQUIRED_LABELS):
             raise ValueError("does not fit the frames")
         self._append(data, frames, bodies, labels)

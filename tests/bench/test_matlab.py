@@ -2,6 +2,7 @@
 
 import io
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -68,6 +69,15 @@ def test_every_damaged_word_is_survived(value):
         except MatlabError:
             continue
         assert found is None or found.size == 60
+
+
+def test_an_array_of_many_parts_takes_no_memory(within):
+    """Empty elements cost eight bytes each; no more of them are looked at than an array has."""
+    parts = bytes(8) * 1_000_000
+    packed = zlib.compress(struct.pack("<II", 14, len(parts)) + parts)
+    data = saved(x=np.zeros(3))[:128] + struct.pack("<II", 15, len(packed)) + packed
+    with within(5e7):
+        assert read_matlab(data, "x") is None
 
 
 def test_no_header():

@@ -177,6 +177,11 @@ def annotations(store, kind="f4"):
     ]
 
 
+VAST = ["ha"]
+for _ in range(30):
+    VAST = [VAST] * 10  # its text would have 10**30 words
+
+
 @pytest.mark.parametrize(("protocol", "kind"), [(2, "f4"), (4, "f4"), (5, "f4"), (2, "f2")])
 def test_pyskl(tmp_path, store, protocol, kind):
     path = tmp_path / "ntu60_3danno.pkl"
@@ -192,6 +197,10 @@ def test_pyskl(tmp_path, store, protocol, kind):
     [
         ({"label": 7}, "is labelled 7, expected 0"),
         ({"label": "0"}, "is labelled a str, expected 0"),
+        ({"label": 10**5000}, "is labelled a int, expected 0"),
+        ({"label": VAST}, "is labelled a list, expected 0"),
+        ({"frame_dir": VAST}, "'a list' is no name of a clip"),
+        ({"frame_dir": "x" * 10**6}, "'x{60}' is no name of a clip"),
         ({"frame_dir": "../../etc/passwd"}, "is no name of a clip"),
         ({"keypoint": np.zeros((1, 4, 17, 2), np.float32)}, r"has shape \(1, 4, 17, 2\), expected \(bodies, frames, 25, 3\)"),
         ({"keypoint": None}, "has shape None"),

@@ -1,5 +1,8 @@
 """Reading on all cores gives what reading one by one gives, in order, and names the file that is damaged."""
 
+import os
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -37,6 +40,32 @@ def test_a_damaged_file_is_named_at_its_turn(processes):
         for clip in parallel.read_each(read_clip, members):
             seen.append(clip)
     assert len(seen) == 10
+
+
+def ends(member):
+    os._exit(1)
+
+
+def starves(member):
+    raise MemoryError
+
+
+def test_a_process_that_ends_is_noticed(processes):
+    with pytest.raises(DataError, match="a process that reads files ended; there may not be enough memory"):
+        list(parallel.read_each(ends, [member(i) for i in range(4)]))
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_too_little_memory_is_blamed_on_the_file(processes, count):
+    with pytest.raises(DataError, match=r"^/data/f0: there is not enough memory for what it asks for; copy it again"):
+        list(parallel.read_each(starves, [member(i) for i in range(count)]))
+
+
+def test_large_files_travel_in_small_company(monkeypatch):
+    monkeypatch.setattr(parallel, "_BYTES", 400)
+    members = [replace(member(i), size=size) for i, size in enumerate([60, 50, 1, 1, 500, 1])]
+    chunks = [([one.name for one in chunk], size) for chunk, size in parallel._chunks(members)]
+    assert chunks == [(["f0"], 60), (["f1", "f2", "f3"], 52), (["f4"], 500), (["f5"], 1)]
 
 
 def test_few_files_are_read_here(monkeypatch):

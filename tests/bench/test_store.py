@@ -1,6 +1,7 @@
 """The clip store: what goes in comes out, and a store is whole or not there."""
 
 import json
+import re
 
 import numpy as np
 import pandas as pd
@@ -200,8 +201,21 @@ def test_interrupted_work_goes_on(tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s", "whole"]
 
 
+ENTRIES = {
+    "zeros": lambda line: bytes(len(line) - 1) + b"\n",
+    "no entry": lambda line: b"{}\n",
+    "a number": lambda line: b"5\n",
+    "no text": lambda line: b"\xff\xfe\n",
+    "no clip's name": lambda line: line.replace(b'"clip": "c1"', b'"clip": ""'),
+    "negative frames": lambda line: re.sub(rb'"frames": \d+', b'"frames": -4', line),
+    "many frames": lambda line: re.sub(rb'"frames": \d+', b'"frames": 1000000000', line),
+    "frames that are a text": lambda line: re.sub(rb'"frames": \d+', b'"frames": "4"', line),
+}
+
+
 @pytest.mark.parametrize(
-    "damage", ["journal cut", "journal cut within a line", "frames cut", "frames overwritten", "another key"]
+    "damage",
+    ["journal cut", "journal cut within a line", "frames cut", "frames overwritten", "another key", *ENTRIES],
 )
 def test_what_an_interruption_left_is_checked(tmp_path, damage):
     clips = make_clips()
@@ -212,11 +226,15 @@ def test_what_an_interruption_left_is_checked(tmp_path, damage):
     if damage.startswith("journal"):
         lines = journal.read_bytes().splitlines(keepends=True)
         journal.write_bytes(b"".join(lines[:2]) if damage == "journal cut" else b"".join(lines)[:-5])
+    elif damage in ENTRIES:
+        lines = journal.read_bytes().splitlines(keepends=True)
+        journal.write_bytes(lines[0] + ENTRIES[damage](lines[1]))
     elif damage == "frames cut":
         frames.write_bytes(frames.read_bytes()[:-7])
     elif damage == "frames overwritten":
         frames.write_bytes(frames.read_bytes()[:-7] + bytes(7))
     expected = {"journal cut": 2, "journal cut within a line": 2, "frames cut": 1, "frames overwritten": 1, "another key": 0}
+    expected |= dict.fromkeys(ENTRIES, 1)
     key = "other" if damage == "another key" else "key"
     assert write_until(tmp_path / "s", clips, 4, key) == expected[damage]
     assert files_of(tmp_path / "s") == files_of(tmp_path / "whole")
@@ -230,6 +248,37 @@ def test_an_error_leaves_nothing_to_go_on_with(tmp_path):
         writer.add(clips[2], labels(7))
         writer.add(clips[2], labels(7))
     assert not list(tmp_path.iterdir())
+
+
+def test_a_name_that_comes_twice_is_refused_also_after_an_interruption(tmp_path):
+    clips = make_clips()
+    with pytest.raises(Killed):
+        write_until(tmp_path / "s", clips, 2)
+    with pytest.raises(StoreError, match="already written"), ClipWriter(tmp_path / "s", NTU, META, "key") as writer:
+        assert writer.resumed == 2
+        assert writer.has("c0")
+        writer.add(clips[1], labels(1))
+        writer.add(clips[1], labels(1))
+
+
+@pytest.mark.parametrize("name", ["NA", "nan", "None", "null", "007", "1e5", "true"])
+def test_names_stay_as_they_are(tmp_path, name):
+    with ClipWriter(tmp_path / "s", NTU, META) as writer:
+        writer.add(make_clips()[0], {**labels(0), "clip": name, "performance": name, "gender": name})
+        writer.add(make_clips()[1], {**labels(1), "gender": ""})
+    found = ClipStore.open(tmp_path / "s").labels
+    assert found["clip"].tolist()[0] == found["performance"].tolist()[0] == name
+    assert found["gender"].isna().tolist() == [False, True]
+
+
+def test_a_clip_of_nobody_is_left_out(tmp_path):
+    clip = make_clips()[0]
+    with ClipWriter(tmp_path / "s", NTU, META) as writer:
+        writer.add_shown(clip, labels(0))
+        writer.add_shown(np.zeros_like(clip), labels(1))
+    store = ClipStore.open(tmp_path / "s")
+    assert len(store) == 1
+    assert store.meta["skipped"] == [{"clip": "c1", "reason": "all coordinates are zero: no body"}]
 
 
 def people_of(heights, path):
