@@ -76,9 +76,11 @@ def _listing(spec: Spec, source: Path) -> list[tuple[str, int, int]]:
     name.
     """
     source = source.resolve()
-    inside = source.rglob("*") if source.is_dir() else source.parent.glob("statistics/*")
+    inside = source.rglob("*") if source.is_dir() else ()
     named = [Path(value) for value in vars(spec.value).values() if isinstance(value, str) and value]
-    files = sorted({path for path in (*inside, *source.parent.iterdir(), *named) if path.is_file()})
+    files = sorted(
+        {path for path in (*inside, *source.parent.iterdir(), *source.parent.glob("statistics/*"), *named) if path.is_file()}
+    )
     return [(str(path), stat.st_size, stat.st_mtime_ns) for path in files for stat in (path.stat(),)]
 
 

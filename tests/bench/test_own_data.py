@@ -47,6 +47,16 @@ def test_several_bodies_are_read(tmp_path):
     np.testing.assert_allclose(store.clip(0), clips["c0"].transpose(3, 0, 2, 1), rtol=1e-6)
 
 
+def test_a_clip_of_nobody_is_left_out(tmp_path):
+    store = read(tmp_path, folder(tmp_path / "a", {**CLIPS, "c3": np.zeros((5, 20, 3))}))
+    assert store.meta["skipped"] == [{"clip": "c3", "reason": "all coordinates are zero: no body"}]
+
+
+def test_a_folder_without_labels_says_what_belongs_there(tmp_path):
+    with pytest.raises(DataError, match=r"labels\.csv is not there; --source takes a folder with clips\.npz and labels\.csv"):
+        read(tmp_path, tmp_path)
+
+
 def test_half_of_the_people_and_half_of_each_ones_performances_test(tmp_path):
     labels = read(tmp_path, folder(tmp_path / "a")).labels
     protocol = OwnData.protocols["halves"]

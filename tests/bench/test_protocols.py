@@ -232,3 +232,47 @@ def test_measured_height_is_split_by_people():
     assert part.classes == ("short", "tall")
     assert set(labels["subject"].to_numpy()[part.test]) == {3, 4}
     assert part.pairs is None
+
+
+def uneven(genders):
+    """People with one clip more each than the one before; each has a gender, or none."""
+    rows = [
+        {"clip": f"P{p}C{c}", "action": c % 2, "subject": p, "performance": f"P{p}C{c}", "replication": 1, "gender": gender}
+        for p, gender in enumerate(genders, 1)
+        for c in range(p + 3)
+    ]
+    return pd.DataFrame(rows).convert_dtypes()
+
+
+def test_folds_share_out_an_attribute_among_those_who_have_one():
+    labels = uneven(["F", None, "F", "M", None, "F", "M", "M", "F", "M", None])
+    gender = labels.drop_duplicates("subject").set_index("subject")["gender"]
+    tested = []
+    for number in range(1, 5):
+        part = instantiate(PROTOCOL.fold(number, 4), "gender", labels, "x")
+        people = set(labels["subject"].to_numpy()[part.test])
+        assert sorted(gender[list(people)]) == ["F", "M"]
+        tested += people
+    assert sorted(tested) == gender.dropna().index.tolist()
+    with pytest.raises(ProtocolError, match="nobody of gender M is tested; take fewer folds"):
+        [instantiate(PROTOCOL.fold(number, 5), "gender", labels, "x") for number in range(1, 6)]
+
+
+def test_clips_of_two_people_name_nobody():
+    labels = table()
+    labels["actors"] = labels["action"].map(lambda action: 2 if action == 40 else 1).astype("Int64")
+    split = Split("replication", (1,), unseen=False, alone=True)
+    part = split_by(split, labels)
+    asked = np.concatenate([part.train, part.validation, part.test])
+    assert set(labels["action"].to_numpy()[asked]) == {10, 20, 30}
+    assert (part.labels[labels["action"] == 40] == -1).all()
+    assert len(split_by(Split("replication", (1,), unseen=False), labels).test) == len(labels) / 2
+    assert "alone" in Protocol("x/1", {"subject": split}).describe()["splits"]["subject"]
+    assert "alone" not in PROTOCOL.describe()["splits"]["subject"]
+
+
+def test_too_few_performances_to_validate_are_refused():
+    labels = table()
+    labels = labels[labels["action"] == 10].reset_index(drop=True)
+    with pytest.raises(ProtocolError, match=r"no subject has two performances in training.* takes three performances each"):
+        instantiate(PROTOCOL, "subject", labels, "x")

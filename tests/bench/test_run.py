@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from bench.cli import main
@@ -349,6 +350,10 @@ def test_folds_are_pooled_into_one_table(tmp_path):
     of_one = [r.predictions() for r in found if r.data["attacker"]["name"] == "bones-lda"]
     hits = [p["attack"].argmax(1) == p["label"] for p in of_one]
     assert rows[1]["top1"] == pytest.approx(np.concatenate(hits).mean())
+    folds = [np.mean([h[p["label"] == k].mean() for k in (0, 1)]) for h, p in zip(hits, of_one, strict=True)]
+    assert rows[1]["leakage"] == pytest.approx(np.mean(folds))  # each model is judged by itself
+    aucs = [roc_auc_score(p["label"], p["attack"][:, 1]) for p in of_one]
+    assert rows[1]["auc"] == pytest.approx(np.mean(aucs))
     again = bench("table", "--protocol", "2-fold", "--json", "-", results=tmp_path)
     assert json.loads(again.stdout)["rows"] == rows
     one = bench("table", "--protocol", "2-fold-1", "--json", "-", results=tmp_path)

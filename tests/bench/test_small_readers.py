@@ -213,6 +213,9 @@ def test_kinder_gator_actions_and_people(tmp_path):
     (tmp_path / "participants.csv").write_text("id,group\n1,adult\n")
     with pytest.raises(DataError, match="no table with id, group"):
         kinder_gator.read_participants(tmp_path)
+    (tmp_path / "participants.csv").write_text(f'id,group,sex,age\n1,"{"adult" * 50_000}",F,20\n')
+    with pytest.raises(DataError, match=r"no table with id, group.*field larger than field limit"):
+        kinder_gator.read_participants(tmp_path)
     assert len(set(kinder_gator._ACTIONS)) == 58
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from bench.data.clips import ClipSet
 from bench.presets import get_preset
 from bench.skeleton import get_layout
-from bench.training import TrainingDivergedError, class_weights, learning_rate, predict, train_classifier
+from bench.training import TrainingDivergedError, _guessing, class_weights, learning_rate, predict, train_classifier
 
 QUICK = get_preset("quick").attack
 CONFIG = dataclasses.replace(QUICK, frames=4, epochs=12, least_steps=0, batch=8, lr=0.05, warmup=1, patience=0, rotate=0.0)
@@ -154,3 +154,14 @@ def test_patience_grows_with_the_epochs():
     )
     assert len(short.train_loss) == 3
     assert len(long.train_loss) == 5
+
+
+@pytest.mark.parametrize("sizes", [(20, 20), (200, 8), (5, 5, 5, 5, 60)])
+def test_a_guess_hardly_ever_exceeds_what_counts_as_guessing(sizes):
+    """The mean recall of random answers stays below the limit in 99 % of 4,000 trials, and the limit is not far above that."""
+    truth = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    answers = torch.randint(len(sizes), (4000, len(truth)), generator=torch.Generator().manual_seed(0))
+    right = (answers == truth).double()
+    recall = torch.stack([right[:, truth == k].mean(dim=1) for k in range(len(sizes))]).mean(dim=0)
+    assert (recall < _guessing(truth)).double().mean() > 0.99
+    assert _guessing(truth) < recall.quantile(0.995) * 1.15
