@@ -12,7 +12,7 @@ from bench.files import digest
 from bench.metrics.identification import normalised_leakage, reciprocal_ranks, retention, top_k, vote
 from bench.metrics.information import min_entropy_leakage, mutual_information
 from bench.metrics.risk import measure_risk
-from bench.metrics.uncertainty import Estimate, People, estimate
+from bench.metrics.uncertainty import Estimate, People, estimate, mean_of_known
 from bench.metrics.verification import clustered_auc, measure_linkage, roc_auc
 from bench.protocols import SUBJECT
 from bench.records import Record
@@ -173,9 +173,8 @@ def measure(records: Sequence[Record]) -> Measured:
     else:
         label = first["label"]
         people, hits = _people(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
-        # Models of different folds may guess differently: each is judged by itself, class by class, and the mean is taken.
-        folds = first.get("fold", np.zeros(len(label), dtype=int))
-        leakage = people.estimate(people.balanced_mean(hits, folds * (label.max() + 1) + label))
+        folds = first.get("fold", np.zeros(len(label), dtype=int))  # of models that may guess differently
+        leakage = people.estimate(people.balanced_mean(hits, label, folds))
         scores = [p["attack"] for p in predictions]
         named = {
             "top1": people.estimate(people.mean(hits)),
@@ -214,11 +213,8 @@ def _auc_by_fold(people: People, scores: np.ndarray, positive: np.ndarray, folds
     A fold that a resample leaves without one of the classes is left out of it.
     """
     of = [folds == fold for fold in np.unique(folds)]
-    each = np.array([clustered_auc(replace(people, codes=people.codes[here]), scores[here], positive[here]) for here in of])
-    there = np.isfinite(each)
-    return np.divide(
-        np.where(there, each, 0).sum(axis=0), there.sum(axis=0), where=there.any(axis=0), out=np.full(each.shape[1], np.nan)
-    )
+    each = [clustered_auc(replace(people, codes=people.codes[here]), scores[here], positive[here]) for here in of]
+    return mean_of_known(np.stack(each, axis=1))
 
 
 def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray) -> dict[str, float]:

@@ -138,20 +138,30 @@ class People:
         """(B + 1,) mean of a value per clip (n,): pooled over the clips of the people drawn."""
         return (self.weights @ np.bincount(self.codes, weights=values)) / (self.weights @ np.bincount(self.codes))
 
-    def balanced_mean(self, values: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    def balanced_mean(self, values: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> np.ndarray:
         """(B + 1,) mean over classes of the mean within each class: balanced accuracy if the values are hits.
 
-        Where the classes are the people themselves, each counts as often as it was drawn. Otherwise classes count equally; a
-        class that a resample misses is left out of that resample.
+        Where the classes are the people themselves, each counts as often as it was drawn. Otherwise classes count equally, and
+        within a class the folds (n,) of a test part that several models share do, so that one model's preference for a class is
+        no success; a class, and a fold of it, that a resample misses is left out of that resample.
         """
-        classes = int(labels.max()) + 1
-        people = self.weights.shape[1]
-        cells = self.codes * classes + labels
-        hits = np.bincount(cells, weights=values, minlength=people * classes).reshape(people, classes)
-        count = np.bincount(cells, minlength=people * classes).reshape(people, classes)
+        folds = np.zeros(len(labels), dtype=int) if folds is None else folds
+        shape = int(labels.max()) + 1, int(folds.max()) + 1
+        cell = labels * shape[1] + folds
+        people, cells = self.weights.shape[1], shape[0] * shape[1]
+        place = self.codes * cells + cell
+        hits = np.bincount(place, weights=values, minlength=people * cells).reshape(people, cells)
+        count = np.bincount(place, minlength=people * cells).reshape(people, cells)
         if ((count > 0).sum(axis=1) == 1).all() and ((count > 0).sum(axis=0) <= 1).all():
             recall = hits.sum(axis=1) / count.sum(axis=1)  # (S,)
             return self.weights @ recall / self.weights.sum(axis=1)
-        drawn = self.weights @ count  # (B + 1, K)
+        drawn = self.weights @ count  # (B + 1, cells)
         recall = np.divide(self.weights @ hits, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
-        return np.nanmean(recall, axis=1)
+        return mean_of_known(mean_of_known(recall.reshape(-1, *shape)))
+
+
+def mean_of_known(values: np.ndarray) -> np.ndarray:
+    """Mean over the last axis of what is a number; not a number where nothing is."""
+    known = np.isfinite(values)
+    total, count = np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
