@@ -141,15 +141,15 @@ class People:
     def balanced_mean(self, values: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> np.ndarray:
         """(B + 1,) mean over classes of the mean within each class: balanced accuracy if the values are hits.
 
-        Where the classes are the people themselves, each counts as often as it was drawn. Otherwise classes count equally, and
-        within a class the folds (n,) of a test part that several models share do, so that one model's preference for a class is
-        no success; a class, and a fold of it, that a resample misses is left out of that resample.
+        Where the classes are the people themselves, each counts as often as it was drawn. Otherwise classes count equally; a
+        class that a resample misses is left out of that resample. Where several models share a test part, it is the mean over
+        their folds (n,) of this, so that a model's preference for a class is no success; a fold that a resample leaves without
+        one of its classes is left out.
         """
         folds = np.zeros(len(labels), dtype=int) if folds is None else folds
-        shape = int(labels.max()) + 1, int(folds.max()) + 1
-        cell = labels * shape[1] + folds
+        shape = int(folds.max()) + 1, int(labels.max()) + 1
         people, cells = self.weights.shape[1], shape[0] * shape[1]
-        place = self.codes * cells + cell
+        place = self.codes * cells + folds * shape[1] + labels
         hits = np.bincount(place, weights=values, minlength=people * cells).reshape(people, cells)
         count = np.bincount(place, minlength=people * cells).reshape(people, cells)
         if ((count > 0).sum(axis=1) == 1).all() and ((count > 0).sum(axis=0) <= 1).all():
@@ -157,7 +157,10 @@ class People:
             return self.weights @ recall / self.weights.sum(axis=1)
         drawn = self.weights @ count  # (B + 1, cells)
         recall = np.divide(self.weights @ hits, drawn, out=np.full(drawn.shape, np.nan), where=drawn > 0)
-        return mean_of_known(mean_of_known(recall.reshape(-1, *shape)))
+        recall = recall.reshape(-1, *shape)
+        if shape[0] > 1:
+            recall[(np.isnan(recall) & ~np.isnan(recall[0])).any(axis=2)] = np.nan
+        return mean_of_known(mean_of_known(recall))
 
 
 def mean_of_known(values: np.ndarray) -> np.ndarray:

@@ -107,7 +107,8 @@ def test_a_guess_that_differs_from_fold_to_fold_is_no_success():
     assert found[0] == pytest.approx(0.5)
     recalls = [[(guess == k)[(labels == k) & (folds == f)].mean() for f in range(3)] for k in (0, 1)]
     assert found[0] == pytest.approx(np.mean(recalls))
-    assert np.mean(found[1:]) == pytest.approx(0.5, abs=0.01)
+    assert found[1:][np.isfinite(found[1:])] == pytest.approx(0.5)
+    assert np.isfinite(found).mean() > 0.9
     assert people.balanced_mean((guess == labels).astype(float), labels)[0] > 0.7
     np.testing.assert_array_equal(
         people.balanced_mean((guess == labels).astype(float), labels, np.zeros(27, dtype=int)),
