@@ -273,6 +273,22 @@ class Nuisance(ShallowAttacker):
         return _balanced(model.predict_proba(features), part)
 
 
+@dataclass(frozen=True)
+class ShuffledLabels(BonesLDA):
+    """As `bones-lda`, but learns wrong names: those of its training performances, dealt out at random.
+
+    There is nothing to learn, so whatever it finds beyond chance reached it by another way than learning: the measurement is
+    broken.
+    """
+
+    control: ClassVar[bool] = True
+
+    def learn(self, features, at, part, seed):
+        names, first, of = np.unique(part.performances[at], return_index=True, return_inverse=True)
+        dealt = part.labels[at][first][np.random.default_rng(seed).permutation(len(names))]
+        return _discriminant(part).fit(features, dealt[of]), {}
+
+
 def _discriminant(part: Part) -> "Pipeline":
     from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
     from sklearn.pipeline import make_pipeline

@@ -90,6 +90,8 @@ class Outcome:
         action_reference: Raw-trained action classifier on raw clips.
         action_raw: Raw-trained action classifier on released clips.
         action_retrained: Action classifier trained on released clips, on released clips.
+        transfer_reference, transfer_retrained: The same two of the preset's classifier of another kind.
+        fidelity: (m, F) how far the released poses of the action test clips are from the raw ones (`bench.metrics.geometry`).
         training: What the attacker reported about its training.
         validation: How well each of its models does on the attacker's own validation part; empty if there is one only.
         learning: How the model that attacks was made.
@@ -103,6 +105,9 @@ class Outcome:
     action_reference: np.ndarray
     action_raw: np.ndarray
     action_retrained: np.ndarray
+    transfer_reference: np.ndarray
+    transfer_retrained: np.ndarray
+    fidelity: np.ndarray
     training: Mapping[str, Any]
     validation: Mapping[str, float]
     learning: str

@@ -24,17 +24,19 @@ from bench.data.clips import ClipSet
 from bench.data.store import ClipStore, ClipWriter
 from bench.files import digest
 from bench.jobs import Job, Outcome, Prediction, Release, Training
+from bench.metrics.geometry import fidelity
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import ACTION, LINKAGE, Part, Protocol, ProtocolError, anonymizer_part, instantiate
-from bench.registry import INVERTERS
+from bench.registry import ATTACKERS, INVERTERS
 from bench.specs import Spec, parse_spec
 from bench.stages import Output, StageStore
 from bench.threat import Learning
 from bench.training import Progress
 
 # Raised whenever a stage's code would give another output for the same inputs.
-VERSIONS = {"normalise": 1, "fit": 2, "release": 1, "invert": 1, "restore": 1, "train": 4, "predict": 2}
+VERSIONS = {"normalise": 1, "fit": 2, "release": 1, "invert": 1, "restore": 1, "train": 4, "predict": 2, "fidelity": 1}
 NORMALISATION = "view"
+_BATCH = 64  # clips whose poses are compared at a time
 
 Step = Callable[[str], AbstractContextManager[Progress]]
 
@@ -221,12 +223,10 @@ class Bench:
         ]
 
     def utility_trainings(self, job: Job) -> list[Training]:
-        """The raw-trained and the retrained action classifier."""
+        """The raw-trained and the retrained action classifier, then the same two of another kind."""
         holder = self.release(job.anonymizer, job.seed, "holder/0")
-        return [
-            Training(None, self.raw, job.seed, "raw clips"),
-            Training(None, holder, job.seed, f"clips anonymized by {job.anonymizer}"),
-        ]
+        shown = ((self.raw, "raw clips"), (holder, f"clips anonymized by {job.anonymizer}"))
+        return [Training(who, release, job.seed, seen) for who in (None, self._transfer) for release, seen in shown]
 
     def train(self, training: Training) -> Output:
         """A trained attacker or action classifier."""
@@ -363,6 +363,25 @@ class Bench:
     def _inverter(self) -> Spec:
         return parse_spec(self.preset.inverter, INVERTERS)
 
+    @cached_property
+    def _transfer(self) -> Spec:
+        return parse_spec(self.preset.transfer, ATTACKERS)
+
+    def fidelity(self, release: Release) -> np.ndarray:
+        """(m, F) how far the poses of the action test clips are from the raw ones, in the order of `MEASURES`."""
+        indices = self.part(ACTION).test
+
+        def compute(folder: Path) -> None:
+            raw, released = self.clips(self.raw), self.clips(release)
+            parts = torch.as_tensor(indices, device=self.device).split(_BATCH)
+            found = [fidelity(raw.whole(part), released.whole(part), raw.layout, raw.frame_rate) for part in parts]
+            np.save(folder / "fidelity.npy", torch.cat(found).cpu().numpy())
+
+        inputs = {"raw": self.raw.content, "clips": release.content, "test": self.part(ACTION).side_digest("test")}
+        inputs |= {"layout": self._source.meta["layout"], "frame_rate": self.meta["frame_rate"]}
+        output = self.stages.run("fidelity", VERSIONS["fidelity"], inputs, compute)
+        return np.load(output.path / "fidelity.npy", allow_pickle=False)
+
     # Jobs
 
     def _choose(self, job: Job, trained: Mapping[str, Output]) -> tuple[str, dict[str, float]]:
@@ -379,7 +398,7 @@ class Bench:
         """Computes, or finds, all that one record rests on."""
         trained = {training.learning: self.train(training) for training in self.attack_trainings(job)}
         learning, validation = self._choose(job, trained)
-        raw_model, retrained_model = (self.train(training) for training in self.utility_trainings(job))
+        raw_model, retrained_model, *transfer = (self.train(training) for training in self.utility_trainings(job))
         holder = self.release(job.anonymizer, job.seed, "holder/0")
         probes, inverter = holder, None
         if job.threat.inverts and holder.content != self.raw.content:
@@ -390,6 +409,8 @@ class Bench:
             "action_reference": self.predict(None, raw_model, self.raw),
             "action_raw": self.predict(None, raw_model, holder),
             "action_retrained": self.predict(None, retrained_model, holder),
+            "transfer_reference": self.predict(self._transfer, transfer[0], self.raw),
+            "transfer_retrained": self.predict(self._transfer, transfer[1], holder),
         }
         fitted = self.fit(job.anonymizer, job.seed)
         models = {
@@ -398,9 +419,12 @@ class Bench:
             **({"inverter": inverter} if inverter else {}),
             "utility_raw": raw_model,
             "utility_retrained": retrained_model,
+            "utility_transfer_raw": transfer[0],
+            "utility_transfer_retrained": transfer[1],
         }
         return Outcome(
             **{which: prediction.scores for which, prediction in predictions.items()},
+            fidelity=self.fidelity(holder),
             training=trained[learning].info,
             validation=validation,
             learning=learning,

@@ -83,6 +83,8 @@ class Preset:
         name: Name on the command line.
         summary: One line for people.
         utility_backbone: Backbone of the action classifiers that measure utility.
+        transfer: Attacker that learns the action instead of the person: utility for somebody whose classifier is of another kind
+            than any network that an anonymizer was trained with.
         inverter: Network that undoes the anonymizer for the threat level of that name.
         attack: How neural attackers are trained.
         utility: How action classifiers are trained.
@@ -92,6 +94,7 @@ class Preset:
     name: str
     summary: str
     utility_backbone: str
+    transfer: str
     inverter: str
     attack: TrainingConfig
     utility: TrainingConfig
@@ -165,6 +168,7 @@ PRESETS = {
             "quick",
             "two CPU cores, minutes: for trying things out",
             "shift-gcn",
+            "flat-svm:target=action",
             "temporal",
             _QUICK,
             _for_actions(_QUICK),
@@ -174,6 +178,7 @@ PRESETS = {
             "standard",
             "one GPU, hours: the leaderboard's budget",
             "shift-gcn",
+            "flat-svm:target=action",
             "temporal",
             _STANDARD,
             _for_actions(_STANDARD),
@@ -183,6 +188,7 @@ PRESETS = {
             "paper",
             "the published recipes: 300 frames, full width, each backbone's own schedule",
             "shift-gcn",
+            "flat-svm:target=action",
             "temporal",
             _PAPER,
             _PAPER,

@@ -22,6 +22,7 @@ from bench.metrics.verification import roc_auc
 from bench.pairs import Pairs, make_pairs
 
 ACTION, SUBJECT, LINKAGE = "action", "subject", "linkage"
+ATTRIBUTES = ("gender", "age_group")  # labels of a person that some data sets have
 MEASURED_TARGETS = ("height_class",)  # known of every data set, from its bones; asked of unseen people
 
 

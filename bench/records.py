@@ -23,10 +23,10 @@ from bench.files import atomic_file, digest, file_name, package_version, read_js
 from bench.jobs import Job, Outcome
 from bench.pairs import REGIMES
 from bench.pipeline import VERSIONS, Bench
-from bench.protocols import ACTION, Part, fold_of
+from bench.protocols import ACTION, ATTRIBUTES, MEASURED_TARGETS, Part, fold_of
 from bench.specs import Spec
 
-SCHEMA = 2
+SCHEMA = 3
 _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
 
 
@@ -55,8 +55,8 @@ class Record:
         `clip`, `label`, `subject` (n,) and `attack` (n, K) for the target's test clips; for linkage instead `enrolled`, `probe`,
         `enrolled_subject`, `probe_subject`, `mated`, `regime` (an index into the record's `regimes`) and `attack`, all (P,).
         Of pooled folds also `fold` (n,): whose model was asked.
-        `action_clip`, `action_label`, `action_subject` (m,), `action_reference`, `action_raw` and `action_retrained` (m, A) for
-        the action test clips.
+        `action_clip`, `action_label`, `action_subject` (m,), `action_reference`, `action_raw`, `action_retrained`,
+        `transfer_reference` and `transfer_retrained` (m, A) and `fidelity` (m, F) for the action test clips.
         """
         with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as arrays:
             return dict(arrays)
@@ -177,6 +177,9 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record
         "action_reference": outcome.action_reference,
         "action_raw": outcome.action_raw,
         "action_retrained": outcome.action_retrained,
+        "transfer_reference": outcome.transfer_reference,
+        "transfer_retrained": outcome.transfer_retrained,
+        "fidelity": outcome.fidelity,
     }
     with atomic_file(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
@@ -193,6 +196,7 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record
         "prior": part.prior,
         **({} if part.pairs else {"prior_top5": part.prior_top5}),
         "action_chance": action.chance,
+        "groups": _groups(bench, part),
         "draws": 1,
         **({"test_pairs": len(part.pairs), "regimes": list(REGIMES)} if part.pairs else {}),
         "test_clips": len(part.test),
@@ -212,6 +216,17 @@ def _strength(anonymizer: Spec) -> dict[str, Any] | None:
     """Where an anonymizer stands on the curve of those that differ in their strength only."""
     field = anonymizer.strength
     return field and {"name": field.name, "value": getattr(anonymizer.value, field.name), "family": anonymizer.family}
+
+
+def _groups(bench: Bench, part: Part) -> dict[str, list[str]]:
+    """Attributes that people were labelled with, and each person's value by code; "" where unknown or not always the same."""
+    people = bench.labels.groupby(part.subjects)
+    found = {}
+    for target in (*ATTRIBUTES, *MEASURED_TARGETS):
+        if target in bench.labels and bench.labels[target].notna().any():
+            values = people[target].agg(lambda of: of.iloc[0] if of.nunique() == 1 and of.notna().all() else "")
+            found[target] = [str(value) for value in values]
+    return found
 
 
 def _asked(bench: Bench, part: Part) -> dict[str, np.ndarray]:

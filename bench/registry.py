@@ -165,6 +165,7 @@ ATTACKERS = Registry(
         "stats-rf": "attackers.shallow:StatsRF",
         "gait-dyn": "attackers.shallow:GaitDyn",
         "nuisance": "attackers.shallow:Nuisance",
+        "shuffled-labels": "attackers.shallow:ShuffledLabels",
     },
 )
 BACKBONES = Registry(

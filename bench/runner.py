@@ -22,10 +22,9 @@ from bench.records import Record, read_record, record_path, write_record
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.specs import Spec, SpecError, parse_spec, parse_specs
 from bench.stages import StageStore
-from bench.summary import CONTROLS
+from bench.summary import CONTROLS, NUISANCE, SHUFFLED
 from bench.threat import RANKING, THREATS, parse_threats
 
-NUISANCE = "nuisance"  # the attacker that looks at no coordinates
 DEFAULT_ATTACKERS = "shiftgcn-reid,bones-lda,bones-lda:target=gender"
 
 
@@ -127,15 +126,15 @@ def make_plan(
         for level in levels
     ]
     if controls:
-        jobs += [job for job in _nuisance_jobs(methods, usable, seeds) if job not in jobs]
+        jobs += [job for job in _control_jobs(methods, usable, seeds) if job not in jobs]
     return Plan(store, chosen, preset, tuple(jobs), tuple(left_out))
 
 
-def _nuisance_jobs(methods: Sequence[Spec], attackers: Sequence[Spec], seeds: int) -> list[Job]:
-    """What is known of every target without looking at the body; anonymizers change nothing about that, so once is enough."""
+def _control_jobs(methods: Sequence[Spec], attackers: Sequence[Spec], seeds: int) -> list[Job]:
+    """What is known of every target without looking at the body, and without learning; on raw clips, which is enough."""
     identity = next(method for method in methods if method.plugin.name == CONTROLS[0])
     targets = dict.fromkeys(attacker.value.target for attacker in attackers if attacker.value.target != LINKAGE)
-    controls = [parse_spec(f"{NUISANCE}:target={target}", ATTACKERS) for target in targets]
+    controls = [parse_spec(f"{name}:target={target}", ATTACKERS) for target in targets for name in (NUISANCE, SHUFFLED)]
     return [Job(identity, control, THREATS[RANKING], seed) for seed in range(seeds) for control in controls]
 
 

@@ -11,7 +11,9 @@ from bench.metrics.uncertainty import Estimate
 from bench.records import IDENTITY, Record, pool_folds
 
 CONTROLS = ("identity", "null")  # the anonymizers that prove the instrument
+NUISANCE, SHUFFLED = "nuisance", "shuffled-labels"  # the attackers that do, which look at no coordinates, or learn nothing
 _ROUNDING = 1e-9
+_SURE = 0.001  # of shuffled labels: a control that fails in one of twenty sound runs would soon be ignored
 FLAGS = {
     "single-draw": "the anonymizer is random, and only one draw of its randomness was measured",
     "no-control": "identity or null was not measured with this attacker: nothing shows that it works, or that it is not misled",
