@@ -82,6 +82,25 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class Attack:
+    """What an attacker says of a release, and how it came to it.
+
+    Args:
+        prediction: Its scores on the released test clips.
+        model: Who says it.
+        learning: How that model was made.
+        validation: How well each model that it chose among does on its own validation part; empty if there is one only.
+        inverter: The model that restores clips; None without one.
+    """
+
+    prediction: Prediction
+    model: Output
+    learning: str
+    validation: Mapping[str, float]
+    inverter: Output | None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """All predictions of one job.
 

@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bench.files import digest
+from bench.metrics.geometry import MEASURES
 from bench.metrics.identification import normalised_leakage, reciprocal_ranks, retention, top_k, vote
 from bench.metrics.information import min_entropy_leakage, mutual_information
+from bench.metrics.permutation import leak_p_value
 from bench.metrics.risk import measure_risk
 from bench.metrics.uncertainty import Estimate, People, estimate, mean_of_known
 from bench.metrics.verification import clustered_auc, measure_linkage, roc_auc
@@ -40,6 +42,18 @@ COLUMNS = (
     # spreads over people and what several clips of a person give; both in bits as well (bench/metrics says what each is).
     *("auc", "auc_low", "auc_high", "mrr", "mrr_low", "mrr_high", "information", "min_entropy_leakage"),
     *("worst_person", "p95_person", "exposed_people", "gini", "top1_of_5_clips", "top1_of_10_clips"),
+    # Of re-identification: how far apart the leakage of groups of people lies, and who leaks most (widest gap of all attributes).
+    *("group_gap", "group_gap_low", "group_gap_high", "group_most"),
+    # P value of finding anything at all (bench/metrics/permutation.py).
+    "p_leak",
+    # Standard deviations: between trainings, and over resamples of people.
+    *("leakage_seed_std", "leakage_people_std"),
+    # More on the action: macro F1 and top-5 of the retrained classifier, and one of another kind, retrained as well.
+    *("action_raw_f1", "action_retrained_f1", "action_retrained_top5"),
+    *("action_transfer", "action_transfer_low", "action_transfer_high"),
+    *("transfer_retention", "transfer_retention_low", "transfer_retention_high"),
+    # How far released poses are from the raw ones (bench/metrics/geometry.py).
+    *(f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")),
 )
 
 
@@ -68,6 +82,8 @@ class Measured:
         linked: What a row says besides of an attacker that links clips.
         action_reference, action_raw, action_retrained: Top-1 of the action classifiers.
         retention: Utility retention of the retrained classifier, resampled in pairs with its reference.
+        use: What a row says besides of what the release is good for, with intervals.
+        spread: What it says besides of that and of the leakage, without.
     """
 
     records: tuple[Record, ...]
@@ -79,6 +95,8 @@ class Measured:
     action_raw: Estimate
     action_retrained: Estimate
     retention: Estimate
+    use: Mapping[str, Estimate]
+    spread: Mapping[str, float]
     flags: tuple[str, ...] = ()
 
     @property
@@ -131,7 +149,8 @@ class Measured:
             "flags": list(self.flags),
             "provider": f"{data['anonymizer']['provider']}; {data['attacker']['provider']}",
             "record": [key for record in self.records for key in record.keys],
-            **{key: value for name, estimate in self.named.items() for key, value in _spread(name, estimate).items()},
+            **{k: value for name, found in (*self.named.items(), *self.use.items()) for k, value in _spread(name, found).items()},
+            **self.spread,
             **self.plain,
             **self.linked,
             "prior_top5": data.get("prior_top5", float("nan")),
@@ -163,7 +182,7 @@ def measure(records: Sequence[Record]) -> Measured:
     first, data = predictions[0], records[0].data
     action_label = first["action_label"]
     # The same resamples for every method measured on the same clips: differences between methods are paired.
-    actors = _people(first["action_clip"], first["action_subject"], action_label)
+    actors = people_of(first["action_clip"], first["action_subject"], action_label)
     reference, raw, retrained = (
         actors.mean(_hits(predictions, f"action_{which}", action_label)) for which in ("reference", "raw", "retrained")
     )
@@ -172,7 +191,7 @@ def measure(records: Sequence[Record]) -> Measured:
         leakage, linked = _linkage(predictions, data)
     else:
         label = first["label"]
-        people, hits = _people(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
+        people, hits = people_of(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
         folds = first.get("fold", np.zeros(len(label), dtype=int))  # of models that may guess differently
         leakage = people.estimate(people.balanced_mean(hits, label, folds))
         scores = [p["attack"] for p in predictions]
@@ -183,12 +202,19 @@ def measure(records: Sequence[Record]) -> Measured:
         }
         if scores[0].shape[1] == 2 and data["target"] != SUBJECT:
             named["auc"] = people.estimate(np.mean([_auc_by_fold(people, s[:, 1], label == 1, folds) for s in scores], axis=0))
+        of_people = len(np.unique(np.stack([first["subject"], label]), axis=1).T) == len(np.unique(first["subject"]))
+        units = first["subject" if of_people and data["target"] != SUBJECT else "performance"]
+        answers = np.array([s.argmax(axis=1) for s in scores])
         plain = {
+            "p_leak": leak_p_value(answers, label, units, np.random.default_rng(0), folds=folds),
             "information": float(np.mean([mutual_information(s, label) for s in scores])),
             "min_entropy_leakage": float(min_entropy_leakage(named["top1"].value, np.bincount(label).max() / len(label))),
         }
         if data["target"] == SUBJECT:
             plain |= _of_people(scores, hits, label)
+            gap = _widest_gap(people, hits, first["subject"], data["groups"])
+            if gap:
+                plain["group_most"], named["group_gap"] = gap
     return Measured(
         records=tuple(records),
         leakage=leakage,
@@ -199,12 +225,84 @@ def measure(records: Sequence[Record]) -> Measured:
         action_raw=actors.estimate(raw),
         action_retrained=actors.estimate(retrained),
         retention=actors.estimate(np.asarray(retention(retrained, reference, data["action_chance"]))),
+        use=_use(predictions, actors, action_label, data["action_chance"]),
+        spread={
+            **_action_scores(predictions, action_label),
+            "leakage_people_std": float(np.nanstd(leakage.draws)),
+            "leakage_seed_std": float(np.std([_balanced(p) for p in predictions], ddof=1)) if len(records) > 1 else np.nan,
+        },
     )
 
 
 def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:
     """(n,) how often, over the seeds, the right class was among the first k."""
     return np.mean([top_k(p[scores], labels, k) for p in predictions], axis=0)
+
+
+def _balanced(predictions: Mapping[str, np.ndarray]) -> float:
+    """The leakage of one seed."""
+    if "mated" in predictions:
+        of = predictions["regime"] == predictions["regime"].min()
+        return roc_auc(predictions["attack"][of & predictions["mated"]], predictions["attack"][of & ~predictions["mated"]])
+    label, folds = predictions["label"], predictions.get("fold", np.zeros(len(predictions["label"]), dtype=int))
+    hits = top_k(predictions["attack"], label, 1)
+    cells = np.unique(np.stack([folds, label]), axis=1).T
+    recalls = [[hits[(folds == f) & (label == k)].mean() for g, k in cells if g == f] for f in np.unique(folds)]
+    return float(np.mean([np.mean(recall) for recall in recalls]))
+
+
+def _use(
+    predictions: Sequence[Mapping[str, np.ndarray]], people: People, label: np.ndarray, chance: float
+) -> dict[str, Estimate]:
+    """What a release is good for besides: to a classifier of another kind, and as poses."""
+    before, after = (people.mean(_hits(predictions, f"transfer_{which}", label)) for which in ("reference", "retrained"))
+    found = {
+        "action_transfer": people.estimate(after),
+        "transfer_retention": people.estimate(np.asarray(retention(after, before, chance))),
+    }
+    poses = np.mean([p["fidelity"] for p in predictions], axis=0)
+    for name, values in zip(MEASURES, poses.T, strict=True):
+        known = np.isfinite(values)
+        if known.any():
+            found[name] = people.estimate(replace(people, codes=people.codes[known]).mean(values[known]))
+    return found
+
+
+def _action_scores(predictions: Sequence[Mapping[str, np.ndarray]], label: np.ndarray) -> dict[str, float]:
+    """Macro F1 of the action classifiers, and top-5 of the retrained one, averaged over the seeds."""
+    from sklearn.metrics import f1_score
+
+    def f1(which: str) -> float:
+        named = [p[f"action_{which}"].argmax(axis=1) for p in predictions]
+        return float(np.mean([f1_score(label, one, average="macro", labels=np.unique(label)) for one in named]))
+
+    top5 = float(_hits(predictions, "action_retrained", label, 5).mean())
+    return {"action_raw_f1": f1("raw"), "action_retrained_f1": f1("retrained"), "action_retrained_top5": top5}
+
+
+def _widest_gap(
+    people: People, hits: np.ndarray, subjects: np.ndarray, groups: Mapping[str, Sequence[str]]
+) -> tuple[str, Estimate] | None:
+    """The group of people that leaks most, as "gender=F", and how much more than the group that leaks least.
+
+    The attribute and the groups are those with the widest gap, so it is overstated where many groups are small. None without an
+    attribute of which two values occur.
+    """
+    recall = np.bincount(people.codes, weights=hits) / np.bincount(people.codes)  # of each person
+    person = np.unique(subjects)  # in the order of the codes
+    found = []
+    for attribute, of in groups.items():
+        values = np.array(of)[person]
+        means = {v: people.weights[:, values == v] @ recall[values == v] for v in sorted(set(values) - {""})}
+        drawn = {v: people.weights[:, values == v].sum(axis=1) for v in means}
+        means = {v: np.divide(m, drawn[v], out=np.full(len(m), np.nan), where=drawn[v] > 0) for v, m in means.items()}
+        if len(means) >= 2:
+            most, least = (pick(means, key=lambda v: means[v][0]) for pick in (max, min))
+            found.append((means[most][0] - means[least][0], f"{attribute}={most}", means[most] - means[least]))
+    if not found:
+        return None
+    _, name, gap = max(found, key=lambda one: one[0])
+    return name, people.estimate(gap)
 
 
 def _auc_by_fold(people: People, scores: np.ndarray, positive: np.ndarray, folds: np.ndarray) -> np.ndarray:
@@ -259,6 +357,13 @@ def _linkage(predictions: Sequence[Mapping[str, np.ndarray]], data: Mapping[str,
     }
 
 
-def _people(clips: np.ndarray, subjects: np.ndarray, labels: np.ndarray) -> People:
+def people_of(clips: np.ndarray, subjects: np.ndarray, labels: np.ndarray) -> People:
+    """The people of test clips and their resamples: the same ones wherever the same clips are asked about.
+
+    Args:
+        clips: (n,) names.
+        subjects: (n,) person of each clip.
+        labels: (n,) class of each clip.
+    """
     seed = zlib.crc32("\n".join(clips).encode())
     return People.resample(subjects, np.random.default_rng(seed), strata=labels)

@@ -23,7 +23,7 @@ from bench.data import normalisation
 from bench.data.clips import ClipSet
 from bench.data.store import ClipStore, ClipWriter
 from bench.files import digest
-from bench.jobs import Job, Outcome, Prediction, Release, Training
+from bench.jobs import Attack, Job, Outcome, Prediction, Release, Training
 from bench.metrics.geometry import fidelity
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import ACTION, LINKAGE, Part, Protocol, ProtocolError, anonymizer_part, instantiate
@@ -394,18 +394,25 @@ class Bench:
             quality[learning] = part.quality(scores, "validation")
         return max(quality, key=quality.__getitem__), quality  # of equals the first
 
-    def evaluate(self, job: Job) -> Outcome:
-        """Computes, or finds, all that one record rests on."""
+    def attack(self, job: Job) -> Attack:
+        """Trains the attacker as its threat level has it, and has it read the holder's release."""
         trained = {training.learning: self.train(training) for training in self.attack_trainings(job)}
         learning, validation = self._choose(job, trained)
-        raw_model, retrained_model, *transfer = (self.train(training) for training in self.utility_trainings(job))
         holder = self.release(job.anonymizer, job.seed, "holder/0")
         probes, inverter = holder, None
         if job.threat.inverts and holder.content != self.raw.content:
             probes, inverter = self.invert(job)
         enrolled = self.raw if job.threat.enrols_raw else self.own_release(job)
+        found = self.predict(job.attacker, trained[learning], probes, enrolled=enrolled)
+        return Attack(found, trained[learning], learning, validation, inverter)
+
+    def evaluate(self, job: Job) -> Outcome:
+        """Computes, or finds, all that one record rests on."""
+        attack = self.attack(job)
+        raw_model, retrained_model, *transfer = (self.train(training) for training in self.utility_trainings(job))
+        holder = self.release(job.anonymizer, job.seed, "holder/0")
         predictions = {
-            "attack": self.predict(job.attacker, trained[learning], probes, enrolled=enrolled),
+            "attack": attack.prediction,
             "action_reference": self.predict(None, raw_model, self.raw),
             "action_raw": self.predict(None, raw_model, holder),
             "action_retrained": self.predict(None, retrained_model, holder),
@@ -415,8 +422,8 @@ class Bench:
         fitted = self.fit(job.anonymizer, job.seed)
         models = {
             "fit": fitted,
-            "attacker": trained[learning],
-            **({"inverter": inverter} if inverter else {}),
+            "attacker": attack.model,
+            **({"inverter": attack.inverter} if attack.inverter else {}),
             "utility_raw": raw_model,
             "utility_retrained": retrained_model,
             "utility_transfer_raw": transfer[0],
@@ -425,10 +432,10 @@ class Bench:
         return Outcome(
             **{which: prediction.scores for which, prediction in predictions.items()},
             fidelity=self.fidelity(holder),
-            training=trained[learning].info,
-            validation=validation,
-            learning=learning,
-            inversion=inverter.info if inverter else {},
+            training=attack.model.info,
+            validation=attack.validation,
+            learning=attack.learning,
+            inversion=attack.inverter.info if attack.inverter else {},
             fitting=fitted.info,
             stages={
                 "release": {"content": holder.content},

@@ -26,7 +26,7 @@ from bench.pipeline import VERSIONS, Bench
 from bench.protocols import ACTION, ATTRIBUTES, MEASURED_TARGETS, Part, fold_of
 from bench.specs import Spec
 
-SCHEMA = 3
+SCHEMA = 4
 _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
 
 
@@ -52,8 +52,9 @@ class Record:
     def predictions(self) -> dict[str, np.ndarray]:
         """Arrays of the `.npz`.
 
-        `clip`, `label`, `subject` (n,) and `attack` (n, K) for the target's test clips; for linkage instead `enrolled`, `probe`,
-        `enrolled_subject`, `probe_subject`, `mated`, `regime` (an index into the record's `regimes`) and `attack`, all (P,).
+        `clip`, `label`, `subject`, `performance` (n,) and `attack` (n, K) for the target's test clips; for linkage instead
+        `enrolled`, `probe`, `enrolled_subject`, `probe_subject`, `mated`, `regime` (an index into the record's `regimes`) and
+        `attack`, all (P,).
         Of pooled folds also `fold` (n,): whose model was asked.
         `action_clip`, `action_label`, `action_subject` (m,), `action_reference`, `action_raw`, `action_retrained`,
         `transfer_reference` and `transfer_retrained` (m, A) and `fidelity` (m, F) for the action test clips.
@@ -68,6 +69,11 @@ class Record:
     def keys(self) -> tuple[str, ...]:
         """Keys of the records on disk that this one stands for: its own."""
         return (self.data["key"],)
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        """Digests of the clips that were released."""
+        return (self.data["stages"]["release"]["content"],)
 
 
 @dataclass(frozen=True)
@@ -93,6 +99,10 @@ class PooledRecord(Record):
     @property
     def keys(self) -> tuple[str, ...]:
         return tuple(fold.data["key"] for fold in self.folds)
+
+    @property
+    def releases(self) -> tuple[str, ...]:
+        return tuple(content for fold in self.folds for content in fold.releases)
 
 
 def pool_folds(found: Iterable[Record]) -> list[Record]:
@@ -233,7 +243,8 @@ def _asked(bench: Bench, part: Part) -> dict[str, np.ndarray]:
     """What the attacker was asked, and the right answers: clips and their classes, or pairs of clips."""
     if not part.pairs:
         clips = part.test
-        return {"clip": bench.clip_names[clips], "label": part.labels[clips], "subject": part.subjects[clips]}
+        codes = {"label": part.labels, "subject": part.subjects, "performance": part.performances}
+        return {"clip": bench.clip_names[clips], **{name: of[clips] for name, of in codes.items()}}
     first, second = part.pairs.clips.T
     return {
         "enrolled": bench.clip_names[first],

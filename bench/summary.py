@@ -1,14 +1,16 @@
-"""From records to tables: rows with their flags, and the points of the trade-off."""
+"""From records to rows: pooled folds, averaged seeds, and the flags of each row."""
 
-import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+
+import numpy as np
 
 from bench.files import digest
 from bench.floors import floor
 from bench.measured import Measured, measure
-from bench.metrics.uncertainty import Estimate
+from bench.metrics.comparison import difference
 from bench.records import IDENTITY, Record, pool_folds
+from bench.threat import RANKING
 
 CONTROLS = ("identity", "null")  # the anonymizers that prove the instrument
 NUISANCE, SHUFFLED = "nuisance", "shuffled-labels"  # the attackers that do, which look at no coordinates, or learn nothing
@@ -18,10 +20,15 @@ FLAGS = {
     "single-draw": "the anonymizer is random, and only one draw of its randomness was measured",
     "no-control": "identity or null was not measured with this attacker: nothing shows that it works, or that it is not misled",
     "weak-attacker": "the attacker does not reach its floor on raw clips (chance, if none is stored): its failure shows nothing",
-    "control-failed": "an attacker beats chance on clips that hold nothing (null): the measurement itself is broken",
+    "control-failed": "an attacker beats chance where nothing is to be found (null, shuffled labels): the measurement is broken",
+    "frozen-beats-retrained": "the raw-trained attacker reads more than the one that knows the anonymizer: that did not learn",
+    "pass-through": "the released clips are the raw ones, to the last bit: the method did nothing",
     "shared-performances": "tests performances that are in training as well, filmed by another camera: the moment may be matched",
     "nuisance": "no more than the room, the camera and the clip's length give away: it need not be the body that leaks",
+    "below-prior": "fewer clips are named than by always naming the most frequent class: compare the balanced number alone",
 }
+# Of a method with such a row, no rank is stated: what it is worth is not known. The others only say how to read a number.
+WITHHOLDING = ("no-control", "control-failed", "frozen-beats-retrained", "pass-through", "shared-performances")
 
 
 def measure_all(records: Iterable[Record]) -> list[Measured]:
@@ -57,66 +64,50 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     splits = data["protocol"]["splits"]
     if splits.get(data["target"], {}).get("shares"):  # what is measured from the body is split by people
         flags.append("shared-performances")
-    controls = {
-        m.first["anonymizer"]["name"]: m
-        for m in others
-        if m.group == measured.group
-        and m.first["names"]["attacker"] == data["names"]["attacker"]
-        and m.first["threat"] == data["threat"]
-        and m.first["anonymizer"]["name"] in CONTROLS
-    }
+    same = [m for m in others if m.group == measured.group]
+    mine = [m for m in same if m.first["names"]["attacker"] == data["names"]["attacker"]]
+    at_level = {m.first["anonymizer"]["name"]: m for m in mine if m.first["threat"] == data["threat"]}
+    controls = {name: at_level[name] for name in CONTROLS if name in at_level}
     if set(controls) != set(CONTROLS):
         flags.append("no-control")
     if "identity" in controls and is_weak(controls["identity"]):
         flags.append("weak-attacker")
-    if "null" in controls and controls["null"].leakage.low > data["chance"] + _ROUNDING:
+    learnt_nothing = [m for m in same if m.first["attacker"]["name"] == SHUFFLED and m.first["target"] == data["target"]]
+    if ("null" in controls and beats_chance(controls["null"])) or any(surely_beats_chance(m) for m in learnt_nothing):
         flags.append("control-failed")
-    room = [m for m in others if m.group == measured.group and m.is_control and m.first["target"] == data["target"]]
+    method = data["names"]["anonymizer"]
+    frozen = [m for m in mine if m.first["names"]["anonymizer"] == method and m.first["threat"] == "ignorant"]
+    if data["threat"] == RANKING and frozen and difference(frozen[0].leakage, measured.leakage).estimate.low > _ROUNDING:
+        flags.append("frozen-beats-retrained")
+    raw = released(controls["identity"]) if "identity" in controls else set()
+    if data["anonymizer"]["name"] != "identity" and released(measured) == raw:
+        flags.append("pass-through")
+    room = [m for m in same if m.first["attacker"]["name"] == NUISANCE and m.first["target"] == data["target"]]
     if data["chance"] < measured.leakage.low and any(measured.leakage.low <= m.leakage.value for m in room):
         flags.append("nuisance")
+    if measured.named and beats_chance(measured) and measured.named["top1"].high < data["prior"]:
+        flags.append("below-prior")
     return tuple(flags)
+
+
+def released(measured: Measured) -> set[str]:
+    """Digests of the clips that were released, one a seed and fold; empty if they are not known."""
+    return {content for record in measured.records for content in record.releases}
+
+
+def beats_chance(measured: Measured) -> bool:
+    """Whether the interval says that an attacker is better than guessing."""
+    return measured.leakage.low > measured.first["chance"] + _ROUNDING
+
+
+def surely_beats_chance(measured: Measured) -> bool:
+    """As `beats_chance`, wrong in one of a thousand cases rather than one of forty: for a control that runs every time."""
+    above = measured.leakage.value - measured.first["chance"]
+    spread = float(np.nanstd(measured.leakage.draws))
+    return above > _ROUNDING and (spread == 0 or measured.leakage.sample.p_of(above / spread) / 2 < _SURE)
 
 
 def is_weak(on_raw: Measured) -> bool:
     """Whether an attacker, as measured on `identity`, is too weak for its failures to count."""
     least = floor(on_raw.first)
     return on_raw.leakage.low <= on_raw.first["chance"] if least is None else on_raw.leakage.value < least
-
-
-@dataclass(frozen=True)
-class TradeOff:
-    """One anonymizer as a point: what is left of the use against the worst that leaks.
-
-    Args:
-        anonymizer: Its spec.
-        utility: Utility retention of the retrained action classifier.
-        leakage: Chance-normalised leakage of the worst semi-informed attacker.
-        attacker: That attacker.
-        family: Equal for anonymizers that differ in their strength only.
-        strength: That strength; not a number for one without.
-    """
-
-    anonymizer: str
-    utility: Estimate
-    leakage: Estimate
-    attacker: str
-    family: str
-    strength: float
-
-
-def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
-    """The worst attacker of each anonymizer at one threat level (methods.md section 6.8).
-
-    A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and a method that only
-    weak attackers were tried on has no point. What needs no body to know, the nuisance-only control, does not count.
-    """
-    points = []
-    for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):
-        panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
-        panel = [m for m in panel if not m.is_control]
-        if any("weak-attacker" not in m.flags for m in panel):
-            worst = max(panel, key=lambda m: m.normalised.value)
-            curve = worst.first["strength"] or {"family": name, "value": math.nan}
-            attacker = worst.first["names"]["attacker"]
-            points.append(TradeOff(name, worst.retention, worst.normalised, attacker, curve["family"], curve["value"]))
-    return points

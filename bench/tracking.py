@@ -12,10 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from bench.grid import Grid
 from bench.measured import Measured, measure
 from bench.report.pareto import pareto_figure
-from bench.summary import trade_off
-from bench.threat import RANKING
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
 _PARAMS = ("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "provider")
@@ -67,10 +66,12 @@ def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
             mlflow.set_tags({"command": command, "kind": "trade-off"})
             mlflow.log_params({"dataset": dataset, "data": data, "protocol": protocol, "preset": preset})
             mlflow.log_input(source, context="test")
-            mlflow.log_metrics(_summary(rows))
+            grid = Grid.of(rows)
+            mlflow.set_tag("failed controls", "; ".join(grid.failed_controls) or "none")
+            mlflow.log_metrics(_summary(grid))
             table = pd.DataFrame([{**m.row(), "flags": " ".join(m.flags), "record": " ".join(m.row()["record"])} for m in rows])
             mlflow.log_table(table, "trade-off.json")
-            mlflow.log_figure(pareto_figure(rows, experiment), "pareto.png")
+            mlflow.log_figure(pareto_figure(grid, experiment), "pareto.png")
         for m in rows:
             for record in m.records:
                 single = m if len(m.records) == 1 else replace(measure([record]), flags=m.flags)
@@ -78,10 +79,10 @@ def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
     return parent_id
 
 
-def _summary(rows: Sequence[Measured]) -> dict[str, float]:
-    """The points of the Pareto figure, by anonymizer."""
-    values = {}
-    for point in trade_off(rows, RANKING):
+def _summary(grid: Grid) -> dict[str, float]:
+    """The points of the Pareto figure, by anonymizer, and the hypervolume."""
+    values = {"hypervolume": grid.hypervolume.value} if grid.hypervolume else {}
+    for point in grid.points:
         name = point.anonymizer.replace("=", " ").replace(",", " ")
         values[f"worst leakage/{name}"] = point.leakage.value
         values[f"utility retention/{name}"] = point.utility.value

@@ -1,4 +1,4 @@
-"""`bench`: run, anonymize, view, table, plot, list, data, ui, doctor."""
+"""`bench`: run, anonymize, view, table, plot, list, data, ui, doctor, validate."""
 
 from pathlib import Path
 
@@ -95,3 +95,4 @@ main.add_command(ui)
 main.add_command(list_plugins, "list")
 main.add_command(data)
 main.add_command(doctor)
+main.add_command(validate)

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from bench.grid import Grid
 from bench.report.pareto import pareto_figure, save_figure
 from bench.report.table import print_tables, write_csv, write_json_document
 from bench.runner import Result
@@ -22,7 +23,7 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
     if measured:
         print_tables(measured, wide_console(stderr=json_file == "-"))
         write_csv(measured, results / "table.csv")
-        figure = save_figure(pareto_figure(measured, str(measured[0].group)), results / "pareto.png")
+        figure = save_figure(pareto_figure(Grid.of(measured), str(measured[0].group)), results / "pareto.png")
         click.echo(f"table: {results / 'table.csv'}   Pareto figure: {figure}", err=True)
     if json_file and (text := write_json_document(measured, result.failed, json_file)):
         click.echo(text)

@@ -92,6 +92,7 @@ def plot() -> None:
 @results_option
 def pareto(dataset: str | None, protocol: str | None, preset: str | None, out: Path | None, results: Path) -> None:
     """Draw utility against leakage, one figure for each data set, protocol and preset."""
+    from bench.grid import Grid
     from bench.report.pareto import pareto_figure, save_figure
 
     measured = _measured(results, dataset, protocol, preset)
@@ -101,7 +102,7 @@ def pareto(dataset: str | None, protocol: str | None, preset: str | None, out: P
     for group in groups:
         file = out or results / f"pareto-{file_name('-'.join(group))}.png"
         rows = [m for m in measured if m.group == group]
-        click.echo(save_figure(pareto_figure(rows, str(group)), file))
+        click.echo(save_figure(pareto_figure(Grid.of(rows), str(group)), file))
 
 
 @click.command()

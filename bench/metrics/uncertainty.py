@@ -135,8 +135,11 @@ class People:
         return cls(codes, np.vstack([np.ones(len(ids)), weights]), len(np.unique(groups)))
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """(B + 1,) mean of a value per clip (n,): pooled over the clips of the people drawn."""
-        return (self.weights @ np.bincount(self.codes, weights=values)) / (self.weights @ np.bincount(self.codes))
+        """(B + 1,) mean of a value per clip (n,): pooled over the clips of the people drawn; NaN where they have none."""
+        people = self.weights.shape[1]
+        count = self.weights @ np.bincount(self.codes, minlength=people)
+        total = self.weights @ np.bincount(self.codes, weights=values, minlength=people)
+        return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
     def balanced_mean(self, values: np.ndarray, labels: np.ndarray, folds: np.ndarray | None = None) -> np.ndarray:
         """(B + 1,) mean over classes of the mean within each class: balanced accuracy if the values are hits.

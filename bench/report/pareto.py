@@ -8,17 +8,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.files import atomic_file
-from bench.measured import Measured
-from bench.metrics.tradeoff import hypervolume, pareto_set
-from bench.summary import TradeOff, trade_off
-from bench.threat import RANKING
+from bench.grid import BUDGETS, Grid, TradeOff
 
-BUDGETS = (0.05, 0.10, 0.20, 0.40)
 _LINE = 0.055  # height of a name, in units of leakage
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # safe for colour-blind readers
 
 
-def pareto_figure(measured: Sequence[Measured], title: str) -> Figure:
+def pareto_figure(grid: Grid, title: str) -> Figure:
     """Draws every anonymizer of one table.
 
     A filled point is the worst semi-informed attacker, which ranks the method; an open one is the worst ignorant attacker, which
@@ -28,7 +24,8 @@ def pareto_figure(measured: Sequence[Measured], title: str) -> Figure:
     figure = Figure(figsize=(8.5, 5.8), layout="constrained", dpi=130)
     axes = figure.add_subplot()
     _draw_budgets(axes)
-    points, naive = (_drawable(trade_off(measured, threat)) for threat in (RANKING, "ignorant"))
+    _draw_controls(axes, grid)
+    points, naive = _drawable(grid.points), _drawable(grid.naive)
     families = list(dict.fromkeys(p.family for p in (*points, *naive)))
     of_family = {family: _COLOURS[i % len(_COLOURS)] for i, family in enumerate(families)}
     colour = {p.anonymizer: of_family[p.family] for p in (*points, *naive)}
@@ -42,9 +39,10 @@ def pareto_figure(measured: Sequence[Measured], title: str) -> Figure:
         _draw_point(axes, point, colour[point.anonymizer])
     for side in (False, True):
         _draw_names(axes, [p for p in points if (p.utility.value > 0.5) == side], colour, left=side)
-    if points:
-        title += f"\nhypervolume {_draw_pareto_set(axes, points):.2f}"
-    else:
+    if grid.useful:
+        _draw_pareto_set(axes, grid)
+        title += f"\nhypervolume {grid.hypervolume.value:.2f} [{grid.hypervolume.low:.2f}, {grid.hypervolume.high:.2f}]"
+    if not points:
         axes.text(0.5, 0.5, "no point: no semi-informed attacker, or no utility to retain", transform=axes.transAxes, ha="center")
     axes.plot([], [], "o", markersize=8, color="#777777", label="worst semi-informed attacker, 95 % interval over people")
     axes.plot([], [], "o", markersize=6.5, mfc="white", mec="#777777", label="worst ignorant attacker (does not rank)")
@@ -55,7 +53,9 @@ def pareto_figure(measured: Sequence[Measured], title: str) -> Figure:
     )
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.08), max(high, 1.08))
-    axes.set_title(title, fontsize=10, loc="left")
+    if grid.failed_controls:
+        title = f"CONTROLS FAILED: {len(grid.failed_controls)}, see the table\n{title}"
+    axes.set_title(title, fontsize=10, loc="left", color="#B00000" if grid.failed_controls else "black")
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
@@ -105,7 +105,7 @@ def _draw_names(axes: Axes, points: Sequence[TradeOff], colour: Mapping[str, str
         height = max(height + _LINE, min(point.leakage.value + 0.03, 1.0 - _LINE * len(points)))
         x, y = point.utility.value, point.leakage.value
         axes.annotate(
-            f"{point.anonymizer} ({point.attacker})",
+            f"{point.anonymizer} ({point.attacker}){' no rank' if point.withheld else ''}",
             (x, y),
             xytext=(x - 0.06 if left else x + 0.06, height),
             ha="right" if left else "left",
@@ -117,15 +117,18 @@ def _draw_names(axes: Axes, points: Sequence[TradeOff], colour: Mapping[str, str
         )
 
 
-def _draw_pareto_set(axes: Axes, points: Sequence[TradeOff]) -> float:
-    """Draws the stairs of the Pareto set and returns the hypervolume."""
-    utility = np.array([p.utility.value for p in points])
-    leakage = np.array([p.leakage.value for p in points])
-    best = np.flatnonzero(pareto_set(utility, leakage))
-    best = best[np.lexsort((leakage[best], utility[best]))]
+def _draw_pareto_set(axes: Axes, grid: Grid) -> None:
+    """The stairs of the Pareto set of the ranked methods."""
+    best = [(p.utility.value, p.leakage.value) for p in grid.useful if grid.pareto[p.anonymizer][0]]
     stairs = {"drawstyle": "steps-pre", "color": "#555555", "linewidth": 1, "linestyle": "--", "zorder": 2}
-    axes.plot(utility[best], leakage[best], label="Pareto set", **stairs)
-    return hypervolume(utility, leakage)
+    axes.plot(*zip(*sorted(best), strict=True), label="Pareto set", **stairs)
+
+
+def _draw_controls(axes: Axes, grid: Grid) -> None:
+    """What is known without looking at the body: by the room and the clip's length, and by naming the most frequent class."""
+    for value, style, label in ((grid.room, ":", "room, camera and length alone"), (grid.prior, "-.", "most frequent class")):
+        if np.isfinite(value):
+            axes.axhline(value, color="#888888", linewidth=1, linestyle=style, label=label, zorder=1)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

@@ -3,7 +3,7 @@
 import csv
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,9 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from bench.files import atomic_file, write_json
+from bench.grid import BUDGETS, Grid
 from bench.measured import COLUMNS, Measured
-from bench.metrics.comparison import rank_groups
-from bench.summary import FLAGS, trade_off
-from bench.threat import RANKING
+from bench.summary import FLAGS
 
 SCHEMA = 1
 
@@ -52,9 +51,12 @@ def print_tables(measured: Sequence[Measured], console: Console) -> None:
     """Prints one table for each data set, protocol and preset; rows of different ones never share a table."""
     for group, members in groupby(measured, key=lambda m: m.group):
         rows = list(members)
+        grid = Grid.of(rows)
         title = f"{group}, data {group.data}"
+        for line in grid.failed_controls:
+            console.print(f"CONTROL FAILED: {line}", style="bold red", markup=False, highlight=False, soft_wrap=True)
         _print_whole(_table(title, rows), _table(title, rows, narrow=True), console)
-        for line in _notes(rows):
+        for line in _notes(grid):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         console.print()
 
@@ -93,7 +95,8 @@ def _interval(row: Mapping[str, Any], name: str) -> str:
     return f"{_number(row, name)} [{_number(row, f'{name}_low')}, {_number(row, f'{name}_high')}]" if name in row else "-"
 
 
-def _notes(measured: Sequence[Measured]) -> list[str]:
+def _notes(grid: Grid) -> list[str]:
+    measured = grid.measured
     targets = {m.first["target"]: m.first for m in measured}
     notes = [
         f"{target}: {_asked(first)}, {first['test_clips']} test clips of {first['test_people']} people"
@@ -104,22 +107,32 @@ def _notes(measured: Sequence[Measured]) -> list[str]:
         "Leakage: balanced top-1, of linkage the AUC; normalised: chance is 0, all right is 1. Only semi-informed rows rank.",
         "Action: top-1 on released clips of a raw-trained and of a retrained classifier; retention: retrained against raw clips.",
         "; ".join(notes) + f". Seeds: {_seeds(measured)}; the spread between trainings is not in the intervals.",
-        *_ranks(measured),
+        *_trade_off(grid),
         *(f"{flag}: {FLAGS[flag]}." for flag in raised),
     ]
 
 
-def _ranks(measured: Sequence[Measured]) -> list[str]:
-    """Who is more private than whom, as far as that is sure; nothing where there is nothing to compare."""
-    points = trade_off(measured, RANKING)
-    if len(points) < 2:
-        return []
-    # Linkage leaves out resamples without pairs; worst attackers of two kinds were resampled apart, in no common order.
-    shortest = min(len(point.leakage.draws) for point in points)
-    private = [replace(point.leakage.turned, draws=1 - point.leakage.draws[:shortest]) for point in points]
-    ranked = sorted(zip(rank_groups(private), (point.anonymizer for point in points), strict=True))
-    ranks = ", ".join(f"{name} {best}" if best == worst else f"{name} {best}-{worst}" for (best, worst), name in ranked)
-    return [f"Privacy ranks by the worst attacker (differences sure to 95 %, all pairs corrected together): {ranks}."]
+def _trade_off(grid: Grid) -> list[str]:
+    """Who is more private than whom as far as that is sure, and what the methods are worth; nothing where nothing compares."""
+    lines = []
+    if len(grid.ranked) >= 2:
+        ranked = sorted((ranks, name) for name, ranks in grid.ranks.items())
+        ranks = ", ".join(f"{name} {best}" if best == worst else f"{name} {best}-{worst}" for (best, worst), name in ranked)
+        lines.append(f"Privacy ranks by the worst attacker (differences sure to 95 %, all pairs corrected together): {ranks}.")
+    if withheld := [f"{p.anonymizer} ({', '.join(p.withheld)})" for p in grid.points if p.withheld]:
+        lines.append(f"No rank, for its flags: {'; '.join(withheld)}.")
+    if len(grid.useful) >= 2:
+        members = ", ".join(f"{name} {share:.2f}" for name, (now, share) in grid.pareto.items() if now)
+        volume = grid.hypervolume
+        lines.append(f"Pareto set, with the share of resamples of people in which each is in it: {members}.")
+        span = f"{volume.value:.2f} [{volume.low:.2f}, {volume.high:.2f}]"
+        lines.append(f"Hypervolume {span}. Most retention within a leakage of {_budgets(grid)}.")
+    return lines
+
+
+def _budgets(grid: Grid) -> str:
+    best = [(budget, grid.best_within(budget)) for budget in BUDGETS]
+    return ", ".join(f"{b:.2f}: {p.anonymizer} {p.utility.value:.2f}" if p else f"{b:.2f}: none" for b, p in best)
 
 
 def _asked(record: Mapping[str, Any]) -> str:

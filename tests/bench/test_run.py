@@ -92,7 +92,7 @@ def test_rows_have_the_common_format_and_sane_values(finished):
     assert document["schema"] == 1
     assert document["failed"] == []
     rows = document["rows"]
-    assert len(rows) == 3 * 2 * 2 + 1  # and what is known without looking at the body
+    assert len(rows) == 3 * 2 * 2 + 2  # and what is known without looking at the body, or without learning
     for row in rows:
         # Identities have no area under a curve, and nobody has five test clips here.
         absent = {"auc", "auc_low", "auc_high", "top1_of_5_clips", "top1_of_10_clips"}
@@ -119,8 +119,8 @@ def test_rows_have_the_common_format_and_sane_values(finished):
 def test_shared_stages_are_computed_once(finished):
     results, _, _ = finished
     trained = list((results / "stages" / "train").glob("*/stage.json"))
-    # Utility and two attackers on raw clips; on null and on gauss utility, both attackers, and the neural one fine-tuned.
-    assert len(trained) == 3 + 4 + 4 + 1  # and the nuisance control
+    # Utility of two kinds and two attackers on raw clips; on null and on gauss these, and the neural attacker fine-tuned.
+    assert len(trained) == 4 + 5 + 5 + 2  # and two controls
 
 
 def stages(results, name):
@@ -132,8 +132,10 @@ def test_the_semi_informed_attacker_learns_from_its_own_draw_and_never_from_the_
     released = [s for s in stages(results, "release") if s["inputs"]["anonymizer"]["name"] == "gauss"]
     rows = {s["inputs"]["draw"]: s["info"]["rows"] for s in released}
     assert set(rows) == {"holder/0", "attacker/0"}
-    attacked = {s["inputs"]["clips"] for s in stages(results, "train") if "attacker" in s["inputs"]}
-    used = {s["inputs"]["clips"] for s in stages(results, "train") if "utility" in s["inputs"]}
+    trained = [s["inputs"] for s in stages(results, "train")]
+    for_use = [s for s in trained if "utility" in s or s["attacker"]["parameters"]["target"] == "action"]
+    used = {s["clips"] for s in for_use}
+    attacked = {s["clips"] for s in trained if s not in for_use}
     assert rows["attacker/0"] in attacked - used
     assert rows["holder/0"] in used - attacked
     scored = {s["inputs"]["clips"] for s in stages(results, "predict") if {"attacker", "test"} <= set(s["inputs"])}
@@ -254,7 +256,8 @@ def test_enrolled_clips_are_raw_for_who_knows_nothing_and_the_attackers_own_othe
 
 def test_weak_attackers_and_controls_do_not_rank(finished, monkeypatch):
     from bench import floors
-    from bench.summary import measure_all, trade_off
+    from bench.grid import trade_off
+    from bench.summary import measure_all
 
     results, _, _ = finished
     measured = measure_all(records(results / "records"))
@@ -278,7 +281,7 @@ def test_what_the_room_gives_away_is_flagged(finished):
 
     results, _, _ = finished
     measured = measure_all(records(results / "records"))
-    room = next(m for m in measured if m.is_control)
+    room = next(m for m in measured if m.first["attacker"]["name"] == "nuisance")
     assert room.flags == ()
     attack = next(m for m in measured if m.first["names"]["attacker"] == "bones-lda" and "nuisance" not in m.flags)
     assert attack.leakage.low > room.leakage.value
@@ -286,11 +289,92 @@ def test_what_the_room_gives_away_is_flagged(finished):
     assert "nuisance" in _flags(attack, [telling if m is room else m for m in measured])
 
 
+def leaking(measured, value, low):
+    """The same with another leakage."""
+    estimate = dataclasses.replace(measured.leakage, value=value, low=low, draws=np.full_like(measured.leakage.draws, value))
+    return dataclasses.replace(measured, leakage=estimate)
+
+
+def chosen(measured, anonymizer, attacker="bones-lda", threat="semi-informed"):
+    found = (m for m in measured if (m.first["names"]["attacker"], m.first["threat"]) == (attacker, threat))
+    return next(m for m in found if m.first["anonymizer"]["name"] == anonymizer)
+
+
+def flagged(measured, old, new):
+    """Flags of `old` among all, one of which was exchanged for another."""
+    from bench.summary import _flags
+
+    return _flags(new if old is new else old, [new if m.first == new.first else m for m in measured])
+
+
+def test_each_flag_that_withholds_a_rank_is_raised_by_what_it_names(finished):
+    from bench.grid import Grid
+    from bench.summary import WITHHOLDING, _flags, measure_all
+
+    measured = measure_all(records(finished[0] / "records"))
+    gauss, null = chosen(measured, "gauss"), chosen(measured, "null")
+    assert not set(gauss.flags) & set(WITHHOLDING)
+    assert not Grid.of(measured).failed_controls
+    shuffled = next(m for m in measured if m.first["attacker"]["name"] == "shuffled-labels")
+    for control, name in ((leaking(null, 0.9, 0.8), "null"), (leaking(shuffled, 0.9, 0.8), "shuffled")):
+        table = [control if m.first == control.first else m for m in measured]
+        assert "control-failed" in _flags(gauss, table), name
+        table = [dataclasses.replace(m, flags=_flags(m, table)) for m in table]
+        grid = Grid.of(table)
+        assert len(grid.failed_controls) == 1
+        # one attacker's failure on null costs the method its rank, as does that of a target
+        assert "gauss:std=0.1" not in grid.ranks
+    alone = [m for m in measured if m.first["anonymizer"]["name"] != "null"]
+    assert "no-control" in _flags(gauss, alone)
+    ignorant = leaking(chosen(measured, "gauss", threat="ignorant"), 1.0, 1.0)
+    assert "frozen-beats-retrained" in flagged(measured, gauss, ignorant)
+    same = dataclasses.replace(gauss, records=chosen(measured, "identity").records)
+    same = dataclasses.replace(same, records=(dataclasses.replace(same.records[0], data={**gauss.first, **raw_release(same)}),))
+    assert "pass-through" in _flags(same, measured)
+    shared = {**gauss.first["protocol"], "splits": {"subject": {"shares": True}}}
+    moment = dataclasses.replace(gauss.records[0], data={**gauss.first, "protocol": shared})
+    assert "shared-performances" in _flags(dataclasses.replace(gauss, records=(moment,)), measured)
+
+
+def raw_release(measured):
+    return {"stages": measured.first["stages"]}
+
+
+def test_a_number_below_the_prior_is_marked(finished):
+    from bench.summary import _flags, measure_all
+
+    measured = measure_all(records(finished[0] / "records"))
+    identity = chosen(measured, "identity")
+    uneven = dataclasses.replace(identity.records[0], data={**identity.first, "prior": 0.99})
+    named = {**identity.named, "top1": dataclasses.replace(identity.named["top1"], high=0.9)}
+    assert "below-prior" in _flags(dataclasses.replace(identity, records=(uneven,), named=named), measured)
+    assert "below-prior" not in identity.flags
+
+
+def test_the_table_says_first_that_controls_failed(finished):
+    import io
+
+    from rich.console import Console
+
+    from bench.report.table import print_tables
+    from bench.summary import measure_all
+
+    measured = measure_all(records(finished[0] / "records"))
+    null = chosen(measured, "null")
+    for rows, first in (
+        (measured, "synthetic"),
+        ([leaking(m, 0.9, 0.8) if m is null else m for m in measured], "CONTROL FAILED: "),
+    ):
+        text = io.StringIO()
+        print_tables(rows, Console(file=text, width=200))
+        assert text.getvalue().startswith(first)
+
+
 def test_seeds_are_averaged_and_counted(tmp_path):
     outcome = bench(*RUN, "--seeds", "2", "--threat", "semi-informed", "--json", str(tmp_path / "rows.json"), results=tmp_path)
     assert outcome.exit_code == 0
     rows = json.loads((tmp_path / "rows.json").read_text())["rows"]
-    assert len(rows) == 6 + 1
+    assert len(rows) == 6 + 2
     for row in rows:
         assert row["seeds"] == len(row["record"]) == 2
         assert "single-draw" not in row["flags"]
@@ -302,6 +386,7 @@ def test_seeds_are_averaged_and_counted(tmp_path):
             hits = arrays["attack"].argmax(1) == arrays["label"]
             singles.append(np.mean([hits[arrays["label"] == k].mean() for k in range(4)]))
     assert row["leakage"] == pytest.approx(np.mean(singles))
+    assert row["leakage_seed_std"] == pytest.approx(np.std(singles, ddof=1))
 
 
 def test_records_of_another_code_version_do_not_count_as_seeds(finished, tmp_path):
@@ -316,7 +401,7 @@ def test_records_of_another_code_version_do_not_count_as_seeds(finished, tmp_pat
             shutil.copy(path.with_suffix(".npz"), path.with_name(f"new{path.stem}.npz"))
     outcome = bench("table", "--json", "-", results=copy)
     rows = json.loads(outcome.stdout)["rows"]
-    assert len(rows) == 26
+    assert len(rows) == 28
     assert {row["seeds"] for row in rows} == {1}
 
 
@@ -400,7 +485,7 @@ def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished):
     assert run.inputs.dataset_inputs[0].dataset.name == DATA
     assert run.data.metrics["worst leakage/null"] == 0
     children = client.search_runs([run.info.experiment_id], f"tags.`mlflow.parentRunId` = '{parent}'")
-    assert len(children) == 13
+    assert len(children) == 14
     rows = {row["record"][0]: row for row in document["rows"]}
     for child in children:
         row = rows[child.data.params["record"]]
@@ -417,7 +502,7 @@ def test_the_same_command_again_computes_nothing(finished):
     times = {p: p.stat().st_mtime_ns for p in (results / "stages").rglob("*") if p.is_file()}
     outcome = bench(*RUN, "--json", str(results / "again.json"), results=results)
     assert outcome.exit_code == 0
-    assert "0 of 13 records computed now" in outcome.output
+    assert "0 of 14 records computed now" in outcome.output
     assert json.loads((results / "again.json").read_text()) == document
     assert record_bytes(results) == before
     assert {p: p.stat().st_mtime_ns for p in (results / "stages").rglob("*") if p.is_file()} == times
@@ -495,7 +580,7 @@ def test_a_failing_pair_does_not_stop_the_others(finished, tmp_path, monkeypatch
     outcome = bench(*RUN, "--json", str(tmp_path / "rows.json"), results=tmp_path)
     assert outcome.exit_code == 1
     document = json.loads((tmp_path / "rows.json").read_text())
-    assert len(document["rows"]) == 9
+    assert len(document["rows"]) == 10
     assert len(document["failed"]) == 4
     assert document["failed"][0]["error"] == "RuntimeError: out of ideas"
     assert document["failed"][0]["anonymizer"] == "gauss:std=0.1"
@@ -505,7 +590,7 @@ def test_a_failing_pair_does_not_stop_the_others(finished, tmp_path, monkeypatch
     shrink_budget(monkeypatch)
     outcome = bench(*RUN, results=tmp_path)
     assert outcome.exit_code == 0
-    assert "4 of 13 records computed now" in outcome.output
+    assert "4 of 14 records computed now" in outcome.output
     assert record_bytes(tmp_path) == record_bytes(finished[0])
 
 

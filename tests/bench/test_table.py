@@ -7,10 +7,10 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from bench.grid import Grid, TradeOff
 from bench.metrics.uncertainty import Estimate, Sample
 from bench.report.pareto import pareto_figure
-from bench.report.table import _print_whole, _ranks
-from bench.summary import TradeOff
+from bench.report.table import _print_whole, _trade_off
 
 
 def table(*cells):
@@ -36,20 +36,19 @@ def point(anonymizer, family, strength, utility, leakage):
     return TradeOff(anonymizer, *estimates, "attacker", family, strength)
 
 
-def test_strengths_of_one_method_are_joined_in_their_order(monkeypatch):
+def test_strengths_of_one_method_are_joined_in_their_order():
     points = [
         point("gauss:std=0.2", "g", 0.2, 0.2, 0.1),
         point("gauss:std=0.01", "g", 0.01, 0.9, 0.8),
         point("gauss:std=0.05", "g", 0.05, 0.6, 0.4),
         point("identity", "identity", math.nan, 1.0, 0.9),
     ]
-    monkeypatch.setattr("bench.report.pareto.trade_off", lambda measured, threat: points if threat == "semi-informed" else [])
-    axes = pareto_figure([], "title").axes[0]
+    axes = pareto_figure(Grid((), tuple(points)), "title").axes[0]
     curves = [line.get_xydata().tolist() for line in axes.lines]
     assert [[0.9, 0.8], [0.6, 0.4], [0.2, 0.1]] in curves
 
 
-def test_ranks_say_only_what_is_sure(monkeypatch):
+def test_ranks_say_only_what_is_sure():
     """b leaks less than both others for sure; between a and c nothing is."""
     rng = np.random.default_rng(0)
 
@@ -61,8 +60,33 @@ def test_ranks_say_only_what_is_sure(monkeypatch):
     points[2] = dataclasses.replace(
         points[2], leakage=dataclasses.replace(points[2].leakage, draws=points[2].leakage.draws[:480])
     )
-    monkeypatch.setattr("bench.report.table.trade_off", lambda measured, threat: points)
-    (line,) = _ranks([])
-    assert line.endswith(": b 1, a 2-3, c 2-3.")
-    monkeypatch.setattr("bench.report.table.trade_off", lambda measured, threat: points[:1])
-    assert _ranks([]) == []
+    grid = Grid((), tuple(points))
+    assert grid.ranks == {"b": (1, 1), "a": (2, 3), "c": (2, 3)}
+    assert _trade_off(grid)[0].endswith(": b 1, a 2-3, c 2-3.")
+    assert _trade_off(Grid((), tuple(points[:1]))) == []
+    unsure = dataclasses.replace(points[1], withheld=("no-control",))
+    lines = _trade_off(Grid((), (points[0], unsure, points[2])))
+    assert "No rank, for its flags: b (no-control)." in lines
+    assert lines[0].endswith(": a 1-2, c 1-2.")
+
+
+def drawn(name, utility, leakage, spread=0.0):
+    rng = np.random.default_rng(len(name))
+    estimates = [Estimate(v, v, v, v + spread * rng.normal(size=400), Sample(40)) for v in (utility, leakage)]
+    return TradeOff(name, *estimates, "x", name, math.nan)
+
+
+def test_a_grid_of_known_points():
+    """A and B are better in one thing each, C is worse than B in both; D is as good as B but for chance."""
+    grid = Grid((), (drawn("A", 0.9, 0.8), drawn("B", 0.5, 0.1), drawn("C", 0.4, 0.3)))
+    assert grid.pareto == {"A": (True, 1.0), "B": (True, 1.0), "C": (False, 0.0)}
+    assert grid.hypervolume.value == pytest.approx(0.4 * 0.2 + 0.5 * 0.9)
+    assert grid.hypervolume.low == pytest.approx(grid.hypervolume.high)
+    assert [p and p.anonymizer for p in (grid.best_within(b) for b in (0.05, 0.1, 0.4, 0.9))] == [None, "B", "B", "A"]
+    unsure = Grid((), (drawn("B", 0.5, 0.1, 0.01), drawn("DD", 0.5, 0.1, 0.01)))
+    shares = [share for _, share in unsure.pareto.values()]
+    assert all(0.6 < share < 0.9 for share in shares)  # each is worse in both things in a quarter of the resamples
+    assert sum(shares) == pytest.approx(1.5, abs=0.1)
+    assert unsure.hypervolume.low < unsure.hypervolume.value < unsure.hypervolume.high
+    assert not Grid((), ()).pareto
+    assert Grid((), ()).hypervolume is None

@@ -1,0 +1,170 @@
+"""What a table of comparable results says as a whole: trade-off, ranks, Pareto set, controls. All views read it from here."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from bench.measured import Measured
+from bench.metrics.comparison import rank_groups
+from bench.metrics.identification import normalised_leakage
+from bench.metrics.tradeoff import hypervolume, pareto_set
+from bench.metrics.uncertainty import Estimate, estimate
+from bench.protocols import LINKAGE
+from bench.summary import NUISANCE, SHUFFLED, WITHHOLDING, beats_chance, is_weak, surely_beats_chance
+from bench.threat import RANKING
+
+BUDGETS = (0.05, 0.10, 0.20, 0.40)  # leakage that a data holder may accept (methods.md section 6.8)
+
+
+@dataclass(frozen=True)
+class TradeOff:
+    """One anonymizer as a point: what is left of the use against the worst that leaks.
+
+    Args:
+        anonymizer: Its spec.
+        utility: Utility retention of the retrained action classifier.
+        leakage: Chance-normalised leakage of the worst semi-informed attacker.
+        attacker: That attacker.
+        family: Equal for anonymizers that differ in their strength only.
+        strength: That strength; not a number for one without.
+        withheld: Flags for which it has no rank.
+    """
+
+    anonymizer: str
+    utility: Estimate
+    leakage: Estimate
+    attacker: str
+    family: str
+    strength: float
+    withheld: tuple[str, ...] = ()
+
+
+def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
+    """The worst attacker of each anonymizer at one threat level (methods.md section 6.8).
+
+    A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and a method that only
+    weak attackers were tried on has no point. What needs no body to know, the nuisance-only control, does not count.
+    """
+    points = []
+    for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):
+        panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
+        panel = [m for m in panel if not m.is_control]
+        if any("weak-attacker" not in m.flags for m in panel):
+            worst = max(panel, key=lambda m: m.normalised.value)
+            curve = worst.first["strength"] or {"family": name, "value": math.nan}
+            attacker = worst.first["names"]["attacker"]
+            withheld = tuple(flag for flag in WITHHOLDING if any(flag in m.flags for m in panel))
+            points.append(TradeOff(name, worst.retention, worst.normalised, attacker, curve["family"], curve["value"], withheld))
+    return points
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The rows of one table, all measured under the same protocol, preset and code.
+
+    Args:
+        measured: The rows.
+        points: Each anonymizer at the level that ranks: what is left of the use against the worst that leaks.
+    """
+
+    measured: tuple[Measured, ...]
+    points: tuple[TradeOff, ...]
+
+    @classmethod
+    def of(cls, measured: Sequence[Measured]) -> "Grid":
+        return cls(tuple(measured), tuple(trade_off(measured, RANKING)))
+
+    @cached_property
+    def naive(self) -> tuple[TradeOff, ...]:
+        """Each anonymizer against attackers that know nothing of it; this ranks nobody."""
+        return tuple(trade_off(self.measured, "ignorant"))
+
+    @cached_property
+    def ranked(self) -> tuple[TradeOff, ...]:
+        """The points that have a rank: without a flag that withholds it."""
+        return tuple(point for point in self.points if not point.withheld)
+
+    @cached_property
+    def ranks(self) -> Mapping[str, tuple[int, int]]:
+        """Best and worst rank in privacy that each ranked anonymizer may have, as far as differences are sure (95 %, Holm)."""
+        # Linkage leaves out resamples without pairs; worst attackers of two kinds were resampled apart, in no common order.
+        shortest = min((len(point.leakage.draws) for point in self.ranked), default=0)
+        private = [replace(p.leakage.turned, draws=1 - p.leakage.draws[:shortest]) for p in self.ranked]
+        return {p.anonymizer: rank for p, rank in zip(self.ranked, rank_groups(private), strict=True)}
+
+    @cached_property
+    def useful(self) -> tuple[TradeOff, ...]:
+        """The ranked points whose utility is known."""
+        return tuple(point for point in self.ranked if np.isfinite(point.utility.value))
+
+    @cached_property
+    def pareto(self) -> Mapping[str, tuple[bool, float]]:
+        """Whether each anonymizer is in the Pareto set, and in which share of the resamples of people it is."""
+        if not self.useful:
+            return {}
+        utility, leakage = self._draws
+        sets = pareto_set(utility, leakage)
+        names = (point.anonymizer for point in self.useful)
+        return {name: (bool(now), float(share)) for name, now, share in zip(names, sets[0], sets[1:].mean(axis=0), strict=True)}
+
+    @cached_property
+    def hypervolume(self) -> Estimate | None:
+        """Area under the Pareto set, of utility against one less leakage; None without a point."""
+        if not self.useful:
+            return None
+        volumes = hypervolume(*self._draws)
+        return estimate(volumes[0], volumes[1:], min((p.leakage.sample for p in self.useful), key=lambda sample: sample.people))
+
+    def best_within(self, budget: float) -> TradeOff | None:
+        """The most useful anonymizer that leaks no more than a budget; None if none does."""
+        within = [point for point in self.useful if point.leakage.value <= budget]
+        return max(within, key=lambda point: point.utility.value, default=None)
+
+    @property
+    def _draws(self) -> tuple[np.ndarray, np.ndarray]:
+        """Utility and leakage, each (1 + B, n): the values, then resamples in which all are numbers."""
+        shortest = min(min(len(p.utility.draws), len(p.leakage.draws)) for p in self.useful)
+        columns = [[np.r_[e.value, e.draws[:shortest]] for e in (p.utility, p.leakage)] for p in self.useful]
+        utility, leakage = np.array(columns).transpose(1, 2, 0)
+        whole = np.isfinite(utility).all(axis=1) & np.isfinite(leakage).all(axis=1)
+        return utility[whole], leakage[whole]
+
+    @cached_property
+    def room(self) -> float:
+        """The most that is known without looking at the body, chance-normalised; not a number if that was not measured."""
+        found = [m.normalised.value for m in self.measured if m.first["attacker"]["name"] == NUISANCE]
+        return max(found, default=math.nan)
+
+    @cached_property
+    def prior(self) -> float:
+        """The most that always naming the most frequent class gives, chance-normalised; not a number for linkage alone."""
+        named = [m.first for m in self.measured if m.first["target"] != LINKAGE]
+        return max((float(normalised_leakage(first["prior"], first["chance"])) for first in named), default=math.nan)
+
+    @cached_property
+    def failed_controls(self) -> tuple[str, ...]:
+        """What the controls say against the table, a line each; empty if they hold."""
+        return tuple(failed_controls(self.measured))
+
+
+def failed_controls(measured: Sequence[Measured]) -> list[str]:
+    """What the controls of one table say against it, a line each; empty if they hold.
+
+    `identity` must leak to somebody, for each target; `null` and shuffled labels must leave everybody at chance.
+    """
+    found = []
+    for m in measured:
+        name, first = m.first["names"]["attacker"], m.first
+        value = f"{m.leakage.value:.2f} [{m.leakage.low:.2f}, {m.leakage.high:.2f}], chance {first['chance']:.2f}"
+        if first["attacker"]["name"] == SHUFFLED and surely_beats_chance(m):
+            found.append(f"{name} learnt wrong labels and still names {first['target']} right: {value}")
+        elif not m.is_control and first["anonymizer"]["name"] == "null" and beats_chance(m):
+            found.append(f"{name} ({first['threat']}) reads {first['target']} from clips that hold nothing: {value}")
+    raw = [m for m in measured if m.first["anonymizer"]["name"] == "identity" and not m.is_control]
+    for target in dict.fromkeys(m.first["target"] for m in raw):
+        if all(is_weak(m) for m in raw if m.first["target"] == target):
+            found.append(f"no attacker finds {target} in raw clips, so nothing shows that an anonymizer hides it")
+    return found

@@ -1,0 +1,347 @@
+"""Experiments whose truth is known: what the instrument says, beside what it ought to say.
+
+Each study returns a `Study`: rows of numbers, and claims that hold or do not. Nothing here is fitted to pass: a claim that fails
+is reported as failed.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field, replace
+from multiprocessing import get_context
+from typing import Any
+
+import numpy as np
+from scipy.stats import binomtest
+
+from bench.executors import use_one_thread
+from bench.metrics.permutation import leak_p_value
+from bench.metrics.uncertainty import Estimate, People
+from bench.protocols import Protocol, Split
+from bench.validation.instrument import as_row, attack, leakage, of_scores, synthetic, taught
+
+SURE = 0.99  # of binomial limits: seven studies should not fail by chance
+
+
+@dataclass(frozen=True)
+class Claim:
+    """Something that must be true of the instrument, and whether it was found so."""
+
+    text: str
+    holds: bool
+
+
+@dataclass
+class Study:
+    """One experiment.
+
+    Args:
+        name: Letter and title.
+        question: What it asks, for people.
+        rows: Its numbers, equal keys in each.
+        claims: What must hold.
+    """
+
+    name: str
+    question: str
+    rows: list[dict[str, Any]] = field(default_factory=list)
+    claims: list[Claim] = field(default_factory=list)
+
+    @property
+    def holds(self) -> bool:
+        return all(claim.holds for claim in self.claims)
+
+
+def _start() -> None:
+    import torch
+
+    use_one_thread(torch.device("cpu"))
+
+
+@dataclass(frozen=True)
+class Crew:
+    """Who does the work of a study.
+
+    Args:
+        pool: Processes; None to work here.
+        progress: Called with (done, total).
+    """
+
+    pool: ProcessPoolExecutor | None
+    progress: Callable[[int, int], None]
+
+    def each(self, function: Callable[[Any], Any], items: Sequence[Any], chunk: int = 1) -> list[Any]:
+        """What a function of this module makes of each item, in order; `chunk` items travel together."""
+        made = self.pool.map(function, items, chunksize=chunk) if self.pool else map(function, items)
+        found = []
+        for one in made:
+            found.append(one)
+            self.progress(len(found), len(items))
+        return found
+
+
+# (a) False alarms
+
+_NOBODY = {"motions": 3, "replications": 2, "cameras": 1, "body": 0, "dynamics": 0, "setup": 0}
+_LEVEL = 0.05
+_ALARMS = {"bones-lda": 12, "bones-lda:target=gender": 20}  # attacker: people
+
+
+def _alarm(item: tuple[str, int]) -> tuple[bool, bool]:
+    """Whether the test at 5 % finds something, and whether the 95 % interval lies above chance."""
+    attacker, seed = item
+    target = "gender" if "gender" in attacker else "subject"
+    with synthetic(people=_ALARMS[attacker], seed=seed, **_NOBODY) as bench:
+        part, scores = bench.part(target), attack(bench, attacker)
+        found, test = of_scores(bench, part, scores), part.test
+    units = part.performances if target == "subject" else part.subjects
+    p = leak_p_value(scores.argmax(axis=1)[None], part.labels[test], units[test], np.random.default_rng(seed))
+    return p <= _LEVEL, found.low > part.chance
+
+
+def false_alarms(count: int, crew: Crew) -> Study:
+    """(a) How often a leak is claimed of people who differ by their number only."""
+    study = Study(
+        "a. False alarms",
+        "People without any identity: how often does the instrument claim a leak? A test at 5 % should do so in 5 % of the "
+        "cases. That a 95 % interval lies above chance should be rarer still: intervals also hold how much people differ.",
+    )
+    for place, attacker in enumerate(_ALARMS):
+        items = [(attacker, 10_000 * place + seed) for seed in range(count)]
+        found = np.array(crew.each(_alarm, items, chunk=5))
+        for which, said in enumerate(("p value up to 0.05", "95 % interval above chance")):
+            alarms = int(found[:, which].sum())
+            limits = binomtest(alarms, count).proportion_ci(SURE)
+            row = {"attacker": attacker, "people": _ALARMS[attacker], "alarm": said, "sets": count, "alarms": alarms}
+            study.rows.append({**row, "rate": alarms / count, "low": limits.low, "high": limits.high})
+            text = f"{attacker}: {said} in {alarms} of {count} ({limits.low:.3f} to {limits.high:.3f})"
+            if which:
+                study.claims.append(Claim(f"{text}: 0.025 is not exceeded", bool(limits.low <= _LEVEL / 2)))
+            else:
+                study.claims.append(Claim(f"{text}: 0.05 lies within", bool(limits.low <= _LEVEL <= limits.high)))
+    return study
+
+
+# (b) Coverage
+
+_CASES = [  # kind, people, shape of the people's recalls (beta distribution)
+    *(("identity", people, shape) for people in (8, 12, 20, 40) for shape in ((2, 3), (8, 2))),
+    *(("attribute", people, shape) for people in (12, 20, 40) for shape in ((4, 3), (8, 2))),
+]
+
+
+def _covered(item: tuple[tuple[str, int, tuple[int, int]], int]) -> tuple[bool, bool]:
+    """Whether the interval over people, and the naive binomial one over clips, hold the truth of one made-up test part."""
+    (kind, count, shape), seed = item
+    rng = np.random.default_rng([seed, count, *shape, kind == "identity"])
+    recall, truth = rng.beta(*shape, count), shape[0] / sum(shape)
+    clips = rng.integers(10, 31, count)
+    person = np.repeat(np.arange(count), clips)
+    label = person if kind == "identity" else person % 2
+    hits = (rng.random(len(person)) < recall[person]).astype(float)
+    people = People.resample(person, rng, strata=label)
+    found = people.estimate(people.balanced_mean(hits, label))
+    naive = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95)
+    return found.low <= truth <= found.high, naive.low <= truth <= naive.high
+
+
+def coverage(count: int, crew: Crew) -> Study:
+    """(b) How often the 95 % intervals hold the truth."""
+    study = Study(
+        "b. Intervals",
+        "Made-up test parts in which every person has a recall of their own, drawn about a known mean: how often does the "
+        "interval hold that mean, beside a binomial interval that takes clips for independent?",
+    )
+    items = [(case, seed) for case in _CASES for seed in range(count)]
+    everything = np.array(crew.each(_covered, items, chunk=50)).reshape(len(_CASES), count, 2)
+    for case, found in zip(_CASES, everything, strict=True):
+        ours, naive = found.mean(axis=0)
+        spread = f"beta({case[2][0]}, {case[2][1]})"
+        row = {"kind": case[0], "people": case[1], "recalls": spread, "sets": count, "coverage": ours, "naive": naive}
+        study.rows.append(row)
+        hit = int(found[:, 0].sum())
+        limits = binomtest(hit, count).proportion_ci(SURE)
+        study.claims.append(
+            Claim(
+                f"{case[0]}, {case[1]} people, {spread}: {ours:.3f} of {count}, binomial {naive:.3f}",
+                bool(limits.low <= 0.97 and limits.high >= 0.93),
+            )
+        )
+    overall = everything.mean(axis=(0, 1))
+    whole = {"kind": "all", "people": "", "recalls": "", "sets": len(items)}
+    study.rows.append({**whole, "coverage": overall[0], "naive": overall[1]})
+    study.claims.append(Claim(f"all cases: {overall[0]:.3f}, between 0.93 and 0.97", bool(0.93 <= overall[0] <= 0.97)))
+    study.claims.append(
+        Claim(f"all cases: the binomial interval holds the truth in {overall[1]:.3f} only", bool(overall[1] < 0.9))
+    )
+    return study
+
+
+# (c) Dials
+
+_DIALS = {"body": "bones-lda", "dynamics": "gait-dyn"}
+_LEVELS = (0.0, 0.25, 0.5, 1.0, 2.0)
+_PEOPLE = {"people": 12, "motions": 5, "replications": 2, "cameras": 2}
+
+
+def _turned(item: tuple[str, float, int]) -> dict[str, Any]:
+    dial, level, seed = item
+    others = dict.fromkeys(("body", "dynamics", "setup"), 0.0)
+    with synthetic(**_PEOPLE, **{**others, dial: level}, seed=seed) as bench:
+        return {"dial": dial, "level": level, "seed": seed, **as_row(leakage(bench, _DIALS[dial]))}
+
+
+def dials(seeds: int, crew: Crew) -> Study:
+    """(c) Whether leakage grows with each dial."""
+    study = Study("c. Dials", "Each channel of identity is turned up while the others are off: does the measured leakage follow?")
+    items = [(dial, level, seed) for dial in _DIALS for level in _LEVELS for seed in range(seeds)]
+    study.rows = crew.each(_turned, items)
+    for dial in _DIALS:
+        means = [np.mean([r["leakage"] for r in study.rows if (r["dial"], r["level"]) == (dial, level)]) for level in _LEVELS]
+        text = ", ".join(f"{level:g}: {mean:.2f}" for level, mean in zip(_LEVELS, means, strict=True))
+        rises = all(later > earlier - 0.02 for earlier, later in itertools.pairwise(means))
+        chance = 1 / _PEOPLE["people"]
+        study.claims.append(Claim(f"{_DIALS[dial]} by {dial}: {text}: never falls", bool(rises)))
+        study.claims.append(
+            Claim(f"{dial} at 0 is chance ({chance:.2f}), at 2 far above", bool(abs(means[0] - chance) < 0.1 and means[-1] > 0.5))
+        )
+    return study
+
+
+# (d) Channels
+
+_WITH = {"body alone": {"body": 1.0, "dynamics": 0.0}, "dynamics alone": {"body": 0.0, "dynamics": 1.5}}
+
+
+def _removed(item: tuple[str, str, str, int]) -> dict[str, Any]:
+    people, attacker, anonymizer, seed = item
+    with synthetic(**_PEOPLE, **_WITH[people], setup=0.0, seed=seed) as bench:
+        found = leakage(bench, attacker, anonymizer=anonymizer)
+    return {"people": people, "attacker": attacker, "anonymizer": anonymizer, "seed": seed, **as_row(found)}
+
+
+def channels(seeds: int, crew: Crew) -> Study:
+    """(d) Whether an anonymizer that removes one channel takes away that channel's leakage and no other."""
+    study = Study(
+        "d. Channels",
+        "`mean-skeleton` gives everybody the same bones and leaves directions as they are: does it take away what bones tell, "
+        "and nothing of what movements tell?",
+    )
+    pairs = (("body alone", "bones-lda"), ("dynamics alone", "gait-dyn"))
+    items = [(p, a, m, seed) for p, a in pairs for m in ("identity", "mean-skeleton") for seed in range(seeds)]
+    study.rows = crew.each(_removed, items)
+
+    def mean(people: str, anonymizer: str) -> float:
+        return float(np.mean([r["leakage"] for r in study.rows if (r["people"], r["anonymizer"]) == (people, anonymizer)]))
+
+    chance = 1 / _PEOPLE["people"]
+    before, after = (mean("body alone", m) for m in ("identity", "mean-skeleton"))
+    study.claims.append(
+        Claim(f"bones: {before:.2f} before, {after:.2f} after, chance {chance:.2f}", before > 0.4 and abs(after - chance) < 0.06)
+    )
+    before, after = (mean("dynamics alone", m) for m in ("identity", "mean-skeleton"))
+    study.claims.append(Claim(f"movements: {before:.2f} before, {after:.2f} after", before > 0.3 and abs(after - before) < 0.05))
+    return study
+
+
+# (e) Strength
+
+_SHARES = (0.1, 0.3, 1.0)
+
+
+def _learnt(item: tuple[str, float, int]) -> dict[str, Any]:
+    attacker, share, seed = item
+    with synthetic(people=12, motions=10, replications=2, cameras=2, seed=seed) as bench:
+        return {"attacker": attacker, "share": share, "seed": seed, **as_row(taught(bench, attacker, share, seed))}
+
+
+def strength(seeds: int, crew: Crew) -> Study:
+    """(e) Whether attackers that know more find more."""
+    study = Study(
+        "e. Strength", "The same attackers with a tenth, three tenths and all of their training clips: is that their order?"
+    )
+    items = [(a, share, seed) for a in ("bones-lda", "flat-svm") for share in _SHARES for seed in range(seeds)]
+    study.rows = crew.each(_learnt, items)
+    for attacker in ("bones-lda", "flat-svm"):
+        means = [np.mean([r["leakage"] for r in study.rows if (r["attacker"], r["share"]) == (attacker, s)]) for s in _SHARES]
+        text = ", ".join(f"{share:.0%}: {mean:.2f}" for share, mean in zip(_SHARES, means, strict=True))
+        study.claims.append(Claim(f"{attacker}: {text}", bool(means[0] < means[1] < means[2])))
+    return study
+
+
+# (f) Pitfalls
+
+_VIEWS = Protocol(
+    "xview/1", {"action": Split("subject", (1,), unseen=True), "subject": Split("camera", (2, 3), False, shares=True)}
+)
+
+
+def _pitfall(item: tuple[str, int]) -> list[dict[str, Any]]:
+    which, seed = item
+    found: dict[str, tuple[Estimate, float]] = {}
+    if which == "the moment":
+        people = {"people": 12, "motions": 4, "replications": 2, "cameras": 3, "body": 0, "dynamics": 0, "setup": 0}
+        for name, protocol in (("other cameras (xview)", _VIEWS), ("other performances (xrep)", None)):
+            with synthetic(protocol, **people, seed=seed) as bench:
+                found[name] = leakage(bench, "flat-svm"), 1 / 12
+    elif which == "who knows":
+        with synthetic(**_PEOPLE, seed=seed) as bench:
+            for threat in ("ignorant", "semi-informed"):
+                found[threat] = leakage(bench, "bones-lda", anonymizer="gauss:std=0.05", threat=threat), 1 / 12
+    else:
+        with synthetic(**_PEOPLE, seed=seed) as bench:
+            part = bench.part("subject")
+            often = np.flatnonzero(part.labels[part.test] == 0)  # somebody who is filmed as often as six others together
+            test = np.concatenate([np.repeat(part.test[often], 6), np.delete(part.test, often)])
+            label = part.labels[test]
+            always = np.tile(np.eye(len(part.classes))[np.bincount(label).argmax()], (len(test), 1))
+            top1 = float((always.argmax(axis=1) == label).mean())
+            uneven = of_scores(bench, replace(part, test=test), always)
+        found["top-1 of always naming one person"] = Estimate(top1, top1, top1, np.array([top1])), 1 / 12
+        found["balanced top-1 of the same"] = uneven, 1 / 12
+    return [{"pitfall": which, "measured": name, "seed": seed, **as_row(e), "chance": c} for name, (e, c) in found.items()]
+
+
+def pitfalls(seeds: int, crew: Crew) -> Study:
+    """(f) Whether the mistakes of published evaluations show here as they should (methods.md section 8)."""
+    study = Study(
+        "f. Pitfalls",
+        "Splits that share performances, attackers that do not know the anonymizer, chance where clips are uneven: does the "
+        "instrument show how much each misleads?",
+    )
+    items = [(which, seed) for which in ("the moment", "who knows", "the prior") for seed in range(seeds)]
+    study.rows = [row for rows in crew.each(_pitfall, items) for row in rows]
+
+    def mean(name: str) -> float:
+        return float(np.mean([row["leakage"] for row in study.rows if row["measured"] == name]))
+
+    shared, apart = mean("other cameras (xview)"), mean("other performances (xrep)")
+    text = f"people without identity: {shared:.2f} when a performance is on both sides, {apart:.2f} when none is, chance 0.08"
+    study.claims.append(Claim(text, shared > 0.2 and abs(apart - 1 / 12) < 0.06))
+    naive, informed = mean("ignorant"), mean("semi-informed")
+    text = f"noise of 5 cm: {naive:.2f} to who does not know of it, {informed:.2f} to who does"
+    study.claims.append(Claim(text, informed > naive + 0.1))
+    top1, balanced = mean("top-1 of always naming one person"), mean("balanced top-1 of the same")
+    text = f"always naming one person: top-1 {top1:.2f}, balanced top-1 {balanced:.3f}, 1/K 0.083"
+    study.claims.append(Claim(text, top1 > 0.2 and abs(balanced - 1 / 12) < 1e-9))
+    return study
+
+
+def all_studies(*, quick: bool, workers: int, step: Callable[[str], AbstractContextManager]) -> Iterator[Study]:
+    """Every study, the quick way (minutes) or in full.
+
+    Args:
+        quick: Whether fewer sets and seeds do.
+        workers: Processes.
+        step: Shows a piece of work to people, and gives a function to be called with (done, total).
+    """
+    seeds = 2 if quick else 5
+    sizes = {false_alarms: 200 if quick else 1000, coverage: 500 if quick else 2000}
+    with ExitStack() as stack:
+        pool = None
+        if workers > 1:
+            pool = stack.enter_context(ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=_start))
+        for study in (false_alarms, coverage, dials, channels, strength, pitfalls):
+            with step(study.__doc__.splitlines()[0].rstrip(".")) as progress:
+                yield study(sizes.get(study, seeds), Crew(pool, progress))
