@@ -8,6 +8,7 @@ from bench.cli.common import FriendlyGroup, json_option, results_option
 from bench.cli.data import data
 from bench.cli.info import doctor, list_plugins
 from bench.cli.release import anonymize, view
+from bench.cli.validation import validate
 from bench.cli.views import plot, table, ui
 
 
