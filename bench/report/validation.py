@@ -79,7 +79,7 @@ def _coverage(axes: Axes, study: Study) -> None:
     axes.plot([row["naive"] for row in rows], range(len(rows)), "x", color=_OTHER, label="binomial, over clips")
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.axvspan(0.93, 0.97, color=_THIRD, alpha=0.2)
-    axes.set(xlabel="share of intervals that hold the truth")
+    axes.set(xlabel="share of intervals that hold the truth", xlim=(0.3, 1.0))
     axes.legend(fontsize=7, loc="lower left")
 
 

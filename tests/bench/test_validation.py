@@ -1,0 +1,109 @@
+"""`bench validate`: its studies find what is wrong with an instrument, and its report says so."""
+
+import csv
+
+import pytest
+from click.testing import CliRunner
+
+from bench.cli import main
+from bench.metrics.uncertainty import People, estimate
+from bench.report.validation import write_report
+from bench.validation import studies
+from bench.validation.instrument import leakage, synthetic, taught
+from bench.validation.studies import Claim, Crew, Study, channels, coverage, pitfalls
+
+HERE = Crew(None, lambda done, total: None)
+
+
+def held(study):
+    return [claim.holds for claim in study.claims]
+
+
+def test_intervals_that_take_clips_for_independent_are_found_out(monkeypatch):
+    monkeypatch.setattr(studies, "_CASES", [("identity", 12, (2, 3)), ("attribute", 20, (4, 3))])
+    assert all(held(coverage(150, HERE)))
+
+    def too_narrow(self, draws):
+        centre = draws[0]
+        return estimate(centre, centre + 0.3 * (draws[1:] - centre), self.sample)
+
+    monkeypatch.setattr(People, "estimate", too_narrow)
+    assert held(coverage(150, HERE))[:3] == [False, False, False]
+
+
+def test_an_instrument_that_sees_leaks_everywhere_is_found_out(monkeypatch):
+    monkeypatch.setattr(studies, "_ALARMS", {"bones-lda": 6})
+    monkeypatch.setattr(studies, "leak_p_value", lambda *arguments: 0.01)
+    assert held(studies.false_alarms(10, HERE)) == [False, True]
+
+
+def test_an_anonymizer_that_removes_nothing_is_found_out(monkeypatch):
+    monkeypatch.setattr(studies, "_PEOPLE", {"people": 8, "motions": 6, "replications": 2, "cameras": 1})
+    real = studies.leakage
+    monkeypatch.setattr(studies, "leakage", lambda bench, attacker, anonymizer: real(bench, attacker, anonymizer="identity"))
+    assert held(channels(1, HERE)) == [False, True]
+
+
+def test_an_attacker_that_knows_nothing_of_the_noise_is_no_worse_than_itself(monkeypatch):
+    monkeypatch.setattr(studies, "_pitfall", pitfall_without_knowledge)
+    assert held(pitfalls(1, HERE)) == [True, False, True]
+
+
+def pitfall_without_knowledge(item):
+    told = {
+        "the moment": [("other cameras (xview)", 0.9), ("other performances (xrep)", 0.08)],
+        "who knows": [("ignorant", 0.1), ("semi-informed", 0.1)],
+        "the prior": [("top-1 of always naming one person", 0.4), ("balanced top-1 of the same", 1 / 12)],
+    }
+    return [{"measured": name, "leakage": value} for name, value in told[item[0]]]
+
+
+def test_leakage_is_that_of_a_run_and_grows_with_what_is_learnt():
+    with synthetic(people=6, motions=4, cameras=1, replications=2) as bench:
+        found = leakage(bench, "bones-lda")
+        assert found.low <= found.value <= found.high
+        assert taught(bench, "bones-lda", 1.0, 0).value == pytest.approx(found.value)
+        assert taught(bench, "bones-lda", 0.5, 0).value < found.value
+
+
+def report(folder, holds):
+    rows = {
+        "a": [{"attacker": "x", "people": 3, "alarm": "p", "sets": 9, "alarms": 1, "rate": 0.1, "low": 0.05, "high": 0.2}],
+        "b": [{"kind": "identity", "people": 8, "recalls": "beta(2, 3)", "sets": 9, "coverage": 0.95, "naive": 0.7}],
+        "c": [{"dial": d, "level": v, "seed": 0, "leakage": v, "low": 0, "high": 1} for d in ("body", "x") for v in (0.0, 1.0)],
+        "d": [{"people": "p", "attacker": "x", "anonymizer": "m", "seed": 0, "leakage": 0.5, "low": 0, "high": 1}],
+        "e": [{"attacker": "x", "share": v, "seed": 0, "leakage": v, "low": 0, "high": 1} for v in (0.1, 1.0)],
+        "f": [{"pitfall": "p", "measured": "m", "seed": 0, "leakage": 0.5, "low": 0, "high": 1, "chance": 0.1}],
+    }
+    made = [Study(f"{name}. Title", "Question?", found, [Claim("a claim", holds)]) for name, found in rows.items()]
+    return made, write_report(made, folder, "bench validate")
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_the_report_says_what_holds(tmp_path, holds):
+    made, page = report(tmp_path, holds)
+    text = page.read_text()
+    assert text.count(f"| a claim | {'yes' if holds else '**no**'} |") == 6
+    assert (tmp_path / "validation.png").stat().st_size > 10_000
+    for study in made:
+        with (tmp_path / f"{study.name[0]}.csv").open() as file:
+            assert len(list(csv.DictReader(file))) == len(study.rows)
+
+
+@pytest.mark.parametrize("holds", [True, False])
+def test_the_command_fails_if_a_claim_does(tmp_path, monkeypatch, holds):
+    made, _ = report(tmp_path / "other", holds)
+    monkeypatch.setattr(studies, "all_studies", lambda **how: iter(made))
+    outcome = CliRunner().invoke(main, ["validate", "--quick", "--out", str(tmp_path / "out"), "--results", str(tmp_path)])
+    assert outcome.exit_code == (0 if holds else 1)
+    assert f"{6 if holds else 0} of 6 claims hold" in outcome.output
+    assert ("FAILS" in outcome.output) == (not holds)
+    assert (tmp_path / "out" / "README.md").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_the_instrument_holds(tmp_path):
+    outcome = CliRunner().invoke(main, ["validate", "--quick", "--out", str(tmp_path), "--results", str(tmp_path)])
+    assert outcome.exit_code == 0, outcome.output
+    assert "FAILS" not in outcome.output
