@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 _MODEL = "model.skops"
+_FEW = 10  # clips of a class
 _BATCH = 128  # clips whose features are computed at a time
 _TREE = "sklearn.tree._tree.Tree"
 _BOOSTED_TREE = "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor"
@@ -218,12 +219,14 @@ class GaitDyn(DescribingAttacker):
 
     Gradient boosting on bone directions. Trees split on one number at a time and need many clips of each person to add up many
     weak hints, so they do not see the directions but the class probabilities that linear discriminants give to them; those of
-    the training clips come from discriminants that saw no clip of the same performance, in up to five folds. With less than
-    three performances of a class there is too little to leave out: the discriminants alone decide.
+    the training clips come from discriminants that saw no clip of the same performance, in up to five folds. Where a class has
+    fewer than three performances, or ten clips, there is too little to leave out: trees would learn to contradict discriminants
+    that missed a third of it, so the discriminants alone decide.
     """
 
     rounds: int = param(20, "boosting rounds, each with one tree a class; 0 leaves it to the discriminants", minimum=0)
     trusted: ClassVar[tuple[str, ...]] = (_BOOSTED_TREE, "sklearn.utils._bunch.Bunch")
+    code_version: ClassVar[int] = 2
 
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
         return direction_features(batch, clips.layout, clips.frame_rate)
@@ -233,7 +236,7 @@ class GaitDyn(DescribingAttacker):
 
         labels = part.labels[at]
         linear, folds = _discriminant(part), _folds(labels, part.performances[at], most=5)
-        if len(folds) < 3 or not self.rounds:
+        if len(folds) < 3 or np.bincount(labels).min() < _FEW or not self.rounds:
             return linear.fit(features, labels), {"folds": 0}
         boosting = HistGradientBoostingClassifier(
             learning_rate=0.2,

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
@@ -143,6 +144,19 @@ class Grid:
         """The most that always naming the most frequent class gives, chance-normalised; not a number for linkage alone."""
         named = [m.first for m in self.measured if m.first["target"] != LINKAGE]
         return max((float(normalised_leakage(first["prior"], first["chance"])) for first in named), default=math.nan)
+
+    def summary(self) -> dict[str, Any]:
+        """All of this as JSON values, for `--json`."""
+        volume, best = self.hypervolume, {budget: self.best_within(budget) for budget in BUDGETS}
+        return {
+            **(self.measured[0].group._asdict() if self.measured else {}),
+            "failed_controls": list(self.failed_controls),
+            "ranks": {name: list(ranks) for name, ranks in self.ranks.items()},
+            "withheld": {point.anonymizer: list(point.withheld) for point in self.points if point.withheld},
+            "pareto": {name: share for name, (now, share) in self.pareto.items() if now},
+            **({"hypervolume": [volume.value, volume.low, volume.high]} if volume else {}),
+            "within": {f"{budget:.2f}": point.anonymizer for budget, point in best.items() if point},
+        }
 
     @cached_property
     def failed_controls(self) -> tuple[str, ...]:

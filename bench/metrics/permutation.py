@@ -8,7 +8,10 @@ Statistical Applications in Genetics and Molecular Biology 9, 2010).
 
 import numpy as np
 
+from bench.metrics.uncertainty import mean_of_known
+
 PERMUTATIONS = 999
+_CELLS = 2**20  # labels that are held at a time
 
 
 def leak_p_value(
@@ -36,20 +39,23 @@ def leak_p_value(
     folds = np.zeros(len(labels), dtype=int) if folds is None else folds
     _, first, unit = np.unique(units, return_index=True, return_inverse=True)
     of_unit, fold_of_unit = labels[first], folds[first]
-    classes = int(labels.max()) + 1
+    shape = int(folds.max()) + 1, int(labels.max()) + 1
 
-    def balanced(label: np.ndarray) -> float:
-        cells = folds * classes + label
-        hits = np.bincount(cells, weights=(named == label).mean(axis=0), minlength=classes * (int(folds.max()) + 1))
-        count = np.bincount(cells, minlength=len(hits))
-        recall = np.divide(hits, count, out=np.full(len(hits), np.nan), where=count > 0).reshape(-1, classes)
-        return float(np.nanmean(np.nanmean(recall, axis=1)))
+    def balanced(dealt: np.ndarray) -> np.ndarray:
+        """(P,) balanced top-1 under labels (P, n)."""
+        cells = np.arange(len(dealt))[:, None] * np.prod(shape) + folds * shape[1] + dealt
+        hits = np.mean([answer == dealt for answer in named], axis=0)
+        size = len(dealt) * np.prod(shape)
+        hits, count = (np.bincount(cells.ravel(), weights=w, minlength=size) for w in (hits.ravel(), None))
+        recall = np.divide(hits, count, out=np.full(size, np.nan), where=count > 0)
+        return mean_of_known(mean_of_known(recall.reshape(-1, *shape)))
 
-    measured, reached = balanced(labels), 0
-    for _ in range(permutations):
-        dealt = of_unit.copy()
+    measured, reached = balanced(labels[None])[0], 0
+    step = max(1, _CELLS // max(len(labels), int(np.prod(shape))))
+    for done in range(0, permutations, step):
+        dealt = np.tile(of_unit, (min(step, permutations - done), 1))
         for fold in np.unique(fold_of_unit):
-            here = np.flatnonzero(fold_of_unit == fold)
-            dealt[here] = of_unit[rng.permutation(here)]
-        reached += balanced(dealt[unit]) >= measured - 1e-12
+            here = fold_of_unit == fold
+            dealt[:, here] = rng.permuted(dealt[:, here], axis=1)
+        reached += int((balanced(dealt[:, unit]) >= measured - 1e-12).sum())
     return (1 + reached) / (1 + permutations)

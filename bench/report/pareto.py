@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from bench.files import atomic_file
 from bench.grid import BUDGETS, Grid, TradeOff
@@ -113,6 +114,7 @@ def _draw_names(axes: Axes, points: Sequence[TradeOff], colour: Mapping[str, str
             fontsize=8,
             color=colour[point.anonymizer],
             arrowprops={"arrowstyle": "-", "color": colour[point.anonymizer], "linewidth": 0.6, "shrinkB": 5},
+            path_effects=[withStroke(linewidth=2.5, foreground="white")],
             zorder=6,
         )
 

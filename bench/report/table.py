@@ -154,8 +154,9 @@ def write_csv(measured: Sequence[Measured], path: Path) -> None:
 
 
 def json_document(measured: Sequence[Measured], failed: Sequence[Mapping[str, str]]) -> dict[str, Any]:
-    """`{"schema": 1, "rows": [...], "failed": [...]}`."""
-    return {"schema": SCHEMA, "rows": [m.row() for m in measured], "failed": list(failed)}
+    """`{"schema": 1, "rows": [...], "grids": [...], "failed": [...]}`; a grid says what rows of one table say together."""
+    grids = [Grid.of(list(members)).summary() for _, members in groupby(measured, key=lambda m: m.group)]
+    return {"schema": SCHEMA, "rows": [m.row() for m in measured], "grids": grids, "failed": list(failed)}
 
 
 def write_json_document(measured: Sequence[Measured], failed: Sequence[Mapping[str, str]], path: str) -> str:

@@ -336,8 +336,8 @@ def all_studies(*, quick: bool, workers: int, step: Callable[[str], AbstractCont
         workers: Processes.
         step: Shows a piece of work to people, and gives a function to be called with (done, total).
     """
-    seeds = 2 if quick else 5
-    sizes = {false_alarms: 200 if quick else 1000, coverage: 500 if quick else 2000}
+    seeds = 2 if quick else 4
+    sizes = {false_alarms: 200 if quick else 500, coverage: 500 if quick else 1000}
     with ExitStack() as stack:
         pool = None
         if workers > 1:

@@ -116,6 +116,33 @@ def test_rows_have_the_common_format_and_sane_values(finished):
     assert "single-draw" in by["gauss:std=0.1", "bones-lda", "ignorant"]["flags"]
 
 
+def test_the_document_says_what_its_rows_say_together(finished):
+    _, document, _ = finished
+    (grid,) = document["grids"]
+    assert grid["failed_controls"] == []
+    assert set(grid["ranks"]) == {"identity", "null", "gauss:std=0.1"} == {row["anonymizer"] for row in document["rows"]}
+    assert grid["ranks"]["null"][0] == 1
+    assert set(grid["pareto"]) <= set(grid["ranks"])
+    assert 0 <= grid["hypervolume"][1] <= grid["hypervolume"][0] <= grid["hypervolume"][2] <= 1
+    assert grid["within"]["0.05"] == "null"
+
+
+def test_poses_and_groups_of_people_are_in_the_rows(finished):
+    _, document, _ = finished
+    by = {(r["anonymizer"], r["attacker"], r["threat"]): r for r in document["rows"]}
+    identity = by["identity", "bones-lda", "semi-informed"]
+    assert (identity["mpjpe"], identity["bone_error"], identity["jerk_ratio"]) == (0, 0, 1)
+    noisy = by["gauss:std=0.1", "bones-lda", "semi-informed"]
+    # The distance of two points with noise of 0.1 m on each coordinate is 0.1 m x sqrt(2) x sqrt(8 / pi); the root has none.
+    assert noisy["mpjpe"] == pytest.approx(0.1 * 2**0.5 * (8 / np.pi) ** 0.5 * 24 / 25, rel=0.05)
+    assert noisy["jerk_ratio"] > 2
+    assert identity["transfer_retention"] == 1
+    assert identity["p_leak"] < 0.05
+    assert by["null", "bones-lda", "semi-informed"]["p_leak"] == 1
+    assert identity["group_most"].split("=")[0] in ("gender", "height_class")
+    assert identity["group_gap_low"] <= identity["group_gap"] <= identity["group_gap_high"]
+
+
 def test_shared_stages_are_computed_once(finished):
     results, _, _ = finished
     trained = list((results / "stages" / "train").glob("*/stage.json"))

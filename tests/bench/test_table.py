@@ -90,3 +90,21 @@ def test_a_grid_of_known_points():
     assert unsure.hypervolume.low < unsure.hypervolume.value < unsure.hypervolume.high
     assert not Grid((), ()).pareto
     assert Grid((), ()).hypervolume is None
+
+
+def test_the_figure_draws_what_is_known_without_the_body_and_says_that_controls_failed():
+    class Known(Grid):
+        room, prior, failed_controls = 0.25, 0.5, ()
+
+    class Broken(Known):
+        failed_controls = ("one", "two")
+
+    points = (drawn("A", 0.9, 0.8), dataclasses.replace(drawn("B", 0.5, 0.1), withheld=("pass-through",)))
+    axes = pareto_figure(Known((), points), "title").axes[0]
+    level = {
+        line.get_label(): line.get_ydata()[0] for line in axes.lines if "class" in line.get_label() or "room" in line.get_label()
+    }
+    assert level == {"room, camera and length alone": 0.25, "most frequent class": 0.5}
+    assert "CONTROLS FAILED" not in axes.get_title(loc="left")
+    assert {text.get_text() for text in axes.texts} >= {"A (x)", "B (x) no rank"}
+    assert pareto_figure(Broken((), points), "title").axes[0].get_title(loc="left").startswith("CONTROLS FAILED: 2")
