@@ -1,7 +1,8 @@
 """From records to rows: pooled folds, averaged seeds, and the flags of each row."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -15,11 +16,13 @@ from bench.threat import RANKING
 CONTROLS = ("identity", "null")  # the anonymizers that prove the instrument
 NUISANCE, SHUFFLED = "nuisance", "shuffled-labels"  # the attackers that do, which look at no coordinates, or learn nothing
 _ROUNDING = 1e-9
+_EPOCHS = 3
 _SURE = 0.001  # of shuffled labels: a control that fails in one of twenty sound runs would soon be ignored
 FLAGS = {
     "single-draw": "the anonymizer is random, and only one draw of its randomness was measured",
     "no-control": "identity or null was not measured with this attacker: nothing shows that it works, or that it is not misled",
     "weak-attacker": "the attacker does not reach its floor on raw clips (chance, if none is stored): its failure shows nothing",
+    "undertrained": "the budget ended before the attacker had seen its training clips three times: more may find more",
     "control-failed": "an attacker beats chance where nothing is to be found (null, shuffled labels): the measurement is broken",
     "frozen-beats-retrained": "the raw-trained attacker reads more than the one that knows the anonymizer: that did not learn",
     "pass-through": "the released clips are the raw ones, to the last bit: the method did nothing",
@@ -72,6 +75,8 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
         flags.append("no-control")
     if "identity" in controls and is_weak(controls["identity"]):
         flags.append("weak-attacker")
+    if any(0 < epochs < _EPOCHS for record in measured.records for epochs in _epochs(record.data["training"])):
+        flags.append("undertrained")
     learnt_nothing = [m for m in same if m.first["attacker"]["name"] == SHUFFLED and m.first["target"] == data["target"]]
     if ("null" in controls and beats_chance(controls["null"])) or any(surely_beats_chance(m) for m in learnt_nothing):
         flags.append("control-failed")
@@ -88,6 +93,15 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     if measured.named and beats_chance(measured) and measured.named["top1"].high < data["prior"]:
         flags.append("below-prior")
     return tuple(flags)
+
+
+def _epochs(training: Any) -> Iterator[int]:
+    """Lengths of all curves of training losses in what an attacker reported, an entry an epoch; an attacker may be several."""
+    for name, value in training.items() if isinstance(training, Mapping) else ():
+        if name == "train_loss":
+            yield len(value)
+        else:
+            yield from _epochs(value)
 
 
 def released(measured: Measured) -> set[str]:

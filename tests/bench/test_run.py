@@ -378,6 +378,19 @@ def test_a_number_below_the_prior_is_marked(finished):
     assert "below-prior" not in identity.flags
 
 
+@pytest.mark.parametrize(("epochs", "raised"), [(2, True), (3, False), (30, False)])
+def test_an_attacker_that_saw_little_is_marked(finished, epochs, raised):
+    """Also if it is one of several networks that attack together."""
+    from bench.summary import _flags, measure_all
+
+    measured = measure_all(records(finished[0] / "records"))
+    identity = chosen(measured, "identity", "shiftgcn-reid:backbone=simple")
+    assert "undertrained" not in identity.flags
+    training = {"joint": {"curves": {"train_loss": [1.0] * 30}}, "bone": {"curves": {"train_loss": [1.0] * epochs}}}
+    record = dataclasses.replace(identity.records[0], data={**identity.first, "training": training})
+    assert ("undertrained" in _flags(dataclasses.replace(identity, records=(record,)), measured)) == raised
+
+
 def test_the_table_says_first_that_controls_failed(finished):
     import io
 
