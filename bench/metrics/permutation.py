@@ -11,6 +11,7 @@ import numpy as np
 from bench.metrics.uncertainty import mean_of_known
 
 PERMUTATIONS = 999
+_EQUAL = 1e-12
 _CELLS = 2**20  # labels that are held at a time
 
 
@@ -23,10 +24,11 @@ def leak_p_value(
     folds: np.ndarray | None = None,
     permutations: int = PERMUTATIONS,
 ) -> float:
-    """One-sided p value of the hypothesis that answers have nothing to do with the labels: in 1 / (permutations + 1) to 1.
+    """One-sided p value of the hypothesis that answers have nothing to do with the labels; above 0, 0.5 for constant answers.
 
     The labels of whole units are dealt out anew among the units of a fold, and the balanced top-1 of the answers is compared with
-    the one measured: (1 + number that reach it) / (1 + permutations).
+    the one measured: (number above + half the number equal) / number of all, the measured one among them. Counting the equal ones
+    half (mid-p: Lancaster, JASA 56, 1961) keeps the level where few people make many ties; counting them whole would halve it.
 
     Args:
         named: (S, n) class that is answered for each clip, by each of several trained attackers.
@@ -50,12 +52,13 @@ def leak_p_value(
         recall = np.divide(hits, count, out=np.full(size, np.nan), where=count > 0)
         return mean_of_known(mean_of_known(recall.reshape(-1, *shape)))
 
-    measured, reached = balanced(labels[None])[0], 0
+    measured, above = balanced(labels[None])[0], 0.5
     step = max(1, _CELLS // max(len(labels), int(np.prod(shape))))
     for done in range(0, permutations, step):
         dealt = np.tile(of_unit, (min(step, permutations - done), 1))
         for fold in np.unique(fold_of_unit):
             here = fold_of_unit == fold
             dealt[:, here] = rng.permuted(dealt[:, here], axis=1)
-        reached += int((balanced(dealt[:, unit]) >= measured - 1e-12).sum())
-    return (1 + reached) / (1 + permutations)
+        found = balanced(dealt[:, unit]) - measured
+        above += (found > _EQUAL).sum() + 0.5 * (np.abs(found) <= _EQUAL).sum()
+    return float(above) / (1 + permutations)

@@ -138,7 +138,7 @@ def test_poses_and_groups_of_people_are_in_the_rows(finished):
     assert noisy["jerk_ratio"] > 2
     assert identity["transfer_retention"] == 1
     assert identity["p_leak"] < 0.05
-    assert by["null", "bones-lda", "semi-informed"]["p_leak"] == 1
+    assert by["null", "bones-lda", "semi-informed"]["p_leak"] == 0.5
     assert identity["group_most"].split("=")[0] in ("gender", "height_class")
     assert identity["group_gap_low"] <= identity["group_gap"] <= identity["group_gap_high"]
 
