@@ -188,13 +188,14 @@ def measure(records: Sequence[Record]) -> Measured:
     )
     named, plain, linked = {}, {}, {}
     if "mated" in first:
-        leakage, linked = _linkage(predictions, data)
+        leakage, by_seed, linked = _linkage(predictions, data)
     else:
         label = first["label"]
         people, hits = people_of(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
         folds = first.get("fold", np.zeros(len(label), dtype=int))  # of models that may guess differently
         leakage = people.estimate(people.balanced_mean(hits, label, folds))
         scores = [p["attack"] for p in predictions]
+        by_seed = [people.balanced_mean(top_k(s, label, 1), label, folds)[0] for s in scores]
         named = {
             "top1": people.estimate(people.mean(hits)),
             "top5": people.estimate(people.mean(_hits(predictions, "attack", label, 5))),
@@ -229,7 +230,7 @@ def measure(records: Sequence[Record]) -> Measured:
         spread={
             **_action_scores(predictions, action_label),
             "leakage_people_std": float(np.nanstd(leakage.draws)),
-            "leakage_seed_std": float(np.std([_balanced(p) for p in predictions], ddof=1)) if len(records) > 1 else np.nan,
+            "leakage_seed_std": float(np.std(by_seed, ddof=1)) if len(records) > 1 else np.nan,
         },
     )
 
@@ -237,18 +238,6 @@ def measure(records: Sequence[Record]) -> Measured:
 def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:
     """(n,) how often, over the seeds, the right class was among the first k."""
     return np.mean([top_k(p[scores], labels, k) for p in predictions], axis=0)
-
-
-def _balanced(predictions: Mapping[str, np.ndarray]) -> float:
-    """The leakage of one seed."""
-    if "mated" in predictions:
-        of = predictions["regime"] == predictions["regime"].min()
-        return roc_auc(predictions["attack"][of & predictions["mated"]], predictions["attack"][of & ~predictions["mated"]])
-    label, folds = predictions["label"], predictions.get("fold", np.zeros(len(predictions["label"]), dtype=int))
-    hits = top_k(predictions["attack"], label, 1)
-    cells = np.unique(np.stack([folds, label]), axis=1).T
-    recalls = [[hits[(folds == f) & (label == k)].mean() for g, k in cells if g == f] for f in np.unique(folds)]
-    return float(np.mean([np.mean(recall) for recall in recalls]))
 
 
 def _use(
@@ -325,8 +314,13 @@ def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray
     return found
 
 
-def _linkage(predictions: Sequence[Mapping[str, np.ndarray]], data: Mapping[str, Any]) -> tuple[Estimate, dict[str, Any]]:
-    """AUC and all other numbers about pairs, averaged over the seeds; intervals are those of the mean of the resamples."""
+def _linkage(
+    predictions: Sequence[Mapping[str, np.ndarray]], data: Mapping[str, Any]
+) -> tuple[Estimate, list[float], dict[str, Any]]:
+    """AUC, the AUC of each seed, and all other numbers about pairs, averaged over the seeds.
+
+    Intervals are those of the mean of the resamples.
+    """
     arrays = predictions[0]
     there = np.unique(arrays["regime"])
     seed = zlib.crc32("\n".join([*arrays["enrolled"], *arrays["probe"]]).encode())
@@ -346,15 +340,19 @@ def _linkage(predictions: Sequence[Mapping[str, np.ndarray]], data: Mapping[str,
         return estimate(float(np.mean([v.value for v in values])), np.mean([v.draws for v in values], axis=0), values[0].sample)
 
     plain = ("linkability", "maximal_linkability", "min_cllr", "disclosure", "worst_disclosure")
-    return mean("auc"), {
-        "test_pairs": len(arrays["mated"]),
-        "regime": data["regimes"][there[0]],
-        **_spread("eer", mean("eer")),
-        "tar_far_01": mean("tar_01"),
-        "tar_far_001": mean("tar_001"),
-        **{name: mean(name) for name in plain},
-        **by_regime,
-    }
+    return (
+        mean("auc"),
+        [one.auc.value for one in found],
+        {
+            "test_pairs": len(arrays["mated"]),
+            "regime": data["regimes"][there[0]],
+            **_spread("eer", mean("eer")),
+            "tar_far_01": mean("tar_01"),
+            "tar_far_001": mean("tar_001"),
+            **{name: mean(name) for name in plain},
+            **by_regime,
+        },
+    )
 
 
 def people_of(clips: np.ndarray, subjects: np.ndarray, labels: np.ndarray) -> People:

@@ -105,7 +105,7 @@ def _epochs(training: Any) -> Iterator[int]:
 
 
 def released(measured: Measured) -> set[str]:
-    """Digests of the clips that were released, one a seed and fold; empty if they are not known."""
+    """Digests of the clips that were released, one a seed and fold."""
     return {content for record in measured.records for content in record.releases}
 
 

@@ -160,13 +160,15 @@ def read_participants(source: Path) -> dict[int, dict[str, Any]]:
     """For each person, group, age, sex, and for adults gender; empty if there is no table beside the clips.
 
     Raises:
-        DataError: if the table lacks a column or a value is not one of those known.
+        DataError: if the table is empty, lacks a column, or a value is not one of those known.
     """
     path = (source if source.is_dir() else source.parent) / _TABLE
     if not path.is_file():
         return {}
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text(encoding="utf-8"))))
+        if not rows:
+            raise ValueError("no person")
         people = {}
         for row in rows:
             group, sex, age = row["group"], row["sex"], int(row["age"])

@@ -155,8 +155,8 @@ def read_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
     """A member of a zip archive, unpacked step by step, so that no more is unpacked than the size that the archive states.
 
     Raises:
-        NotImplementedError: if it is packed by another method than the usual one, whose steps cannot be bounded.
-        zipfile.BadZipFile: if it is damaged, or its size is not the one stated.
+        zipfile.BadZipFile: if it is damaged, its size is not the one stated, or it is packed by another method than the usual,
+            whose steps cannot be bounded.
     """
     with open_entry(file, entry) as content:
         return b"".join(iter(lambda: content.read(_STEP), b""))
@@ -165,7 +165,7 @@ def read_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
 def open_entry(file: zipfile.ZipFile, entry: zipfile.ZipInfo) -> IO[bytes]:
     """As `ZipFile.open`, for members whose unpacking can be bounded; read at most a few MB of it at a time."""
     if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise NotImplementedError(f"it is packed by method {entry.compress_type}, expected deflate")
+        raise zipfile.BadZipFile(f"it is packed by method {entry.compress_type}, expected deflate")
     return file.open(entry)
 
 
