@@ -5,6 +5,18 @@ import torch
 from bench.files import UserError
 
 
+def choose_devices(name: str) -> tuple[torch.device, ...]:
+    """As `choose_device`; "cuda" and "auto" stand for all GPUs that there are.
+
+    Raises:
+        UserError: if a GPU is asked for that is not there.
+    """
+    chosen = choose_device(name)
+    if chosen.type == "cuda" and chosen.index is None:
+        return tuple(torch.device("cuda", i) for i in range(torch.cuda.device_count()))
+    return (chosen,)
+
+
 def choose_device(name: str) -> torch.device:
     """The device to compute on.
 

@@ -72,7 +72,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         yield temporary
-        _put_in_place(temporary, path)
+        put_in_place(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
@@ -93,13 +93,14 @@ def resumable_folder(path: Path, key: str) -> Iterator[Path]:
     try:
         yield temporary
         mark.unlink()
-        _put_in_place(temporary, path)
+        put_in_place(temporary, path)
     except Exception:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
 
 
-def _put_in_place(temporary: Path, path: Path) -> None:
+def put_in_place(temporary: Path, path: Path) -> None:
+    """Renames a finished folder to its place; one that is there already is replaced."""
     temporary.chmod(0o777 & ~_umask())
     if path.exists():
         doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))

@@ -74,6 +74,17 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Unit:
+    """A piece of work that others may wait for: a method of a `Bench` and its arguments."""
+
+    method: str
+    arguments: tuple = ()
+
+    def __str__(self) -> str:
+        return " ".join([self.method, *map(str, self.arguments)])
+
+
+@dataclass(frozen=True)
 class Prediction:
     """Class probabilities (n, K), or similarities of pairs (P,), float32, of one side of a part, and their stage."""
 

@@ -7,9 +7,9 @@ one release for every attacker.
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property, lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -23,13 +23,13 @@ from bench.data import normalisation
 from bench.data.clips import ClipSet
 from bench.data.store import ClipStore, ClipWriter
 from bench.files import digest
-from bench.jobs import Attack, Job, Outcome, Prediction, Release, Training
+from bench.jobs import Attack, Job, Outcome, Prediction, Release, Training, Unit
 from bench.metrics.geometry import fidelity
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import ACTION, LINKAGE, Part, Protocol, ProtocolError, anonymizer_part, instantiate
 from bench.registry import ATTACKERS, INVERTERS
 from bench.specs import Spec, parse_spec
-from bench.stages import Output, StageStore
+from bench.stages import MissingStageError, Output, StageStore
 from bench.threat import Learning
 from bench.training import Progress
 
@@ -39,6 +39,32 @@ NORMALISATION = "view"
 _BATCH = 64  # clips whose poses are compared at a time
 
 Step = Callable[[str], AbstractContextManager[Progress]]
+
+
+def _unit(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Marks a method of `Bench` as work that can be done apart: where it may not compute, what is missing names it."""
+
+    @wraps(method)
+    def run(self: "Bench", *arguments: Any) -> Any:
+        try:
+            return method(self, *arguments)
+        except MissingStageError as missing:  # the innermost one names it: it comes first
+            mine = Unit(method.__name__, arguments)
+            raise MissingStageError({key: unit or mine for key, unit in missing.stages.items()}) from None
+
+    return run
+
+
+def _each(steps: Iterable[Callable[[], Any]]) -> None:
+    """Takes every step; if stages are missing, all that are missing for them are told at once."""
+    missing: dict[str, Any] = {}
+    for step in steps:
+        try:
+            step()
+        except MissingStageError as error:
+            missing |= error.stages
+    if missing:
+        raise MissingStageError(missing)
 
 
 class Bench:
@@ -112,14 +138,16 @@ class Bench:
     @cached_property
     def normalised(self) -> ClipStore:
         """Clip store of the normalised clips."""
-        return ClipStore.open(self._normalised.path / "clips")
+        return ClipStore.open(self.normalise().path / "clips")
 
     @property
     def fingerprint(self) -> str:
         return self._source.fingerprint
 
-    @cached_property
-    def _normalised(self) -> Output:
+    @_unit
+    def normalise(self) -> Output:
+        """The clips as all others see them."""
+
         def compute(folder: Path) -> Mapping[str, Any]:
             meta = {"dataset": self.dataset, "frame_rate": self._source.meta["frame_rate"], "normalisation": NORMALISATION}
             with self._step(f"normalise {self.dataset}"), ClipWriter(folder / "clips", self._source.layout, meta) as writer:
@@ -142,13 +170,15 @@ class Bench:
         """All clips of the data set as `release` shows them."""
         return self._clips if release == self.raw else self._clips.with_rows(self._rows(release.path))
 
-    @property
+    @cached_property
     def raw(self) -> Release:
         """The normalised clips, as they are without an anonymizer."""
-        return Release(self._normalised.path / "clips" / "frames.npy", self._normalised.info["rows"])
+        normalised = self.normalise()
+        return Release(normalised.path / "clips" / "frames.npy", normalised.info["rows"])
 
     # Stages
 
+    @_unit
     def fit(self, anonymizer: Spec, seed: int) -> Output:
         """What the anonymizer learns from the clips that no target tests."""
         if anonymizer.value.learns_as:
@@ -175,6 +205,7 @@ class Bench:
             inputs |= {"budget": dict(value.budget(self.preset)), "layout": self._source.meta["layout"], **self._recording}
         return self.stages.run("fit", VERSIONS["fit"], inputs, compute)
 
+    @_unit
     def release(self, anonymizer: Spec, seed: int, draw: str) -> Release:
         """Every clip of the data set, anonymized with the randomness of `draw` ("holder/0", "attacker/0")."""
         fitted, labels = self.fit(anonymizer, seed), release_labels(self.parts[ACTION])
@@ -228,6 +259,7 @@ class Bench:
         shown = ((self.raw, "raw clips"), (holder, f"clips anonymized by {job.anonymizer}"))
         return [Training(who, release, job.seed, seen) for who in (None, self._transfer) for release, seen in shown]
 
+    @_unit
     def train(self, training: Training) -> Output:
         """A trained attacker or action classifier."""
         attacker, seed = training.attacker, training.seed
@@ -248,10 +280,6 @@ class Bench:
                 return attacker.value.fit(clips, part, self.preset, folder, **common)
 
         return self.stages.run("train", VERSIONS["train"], self._training_inputs(training), compute)
-
-    def is_trained(self, training: Training) -> bool:
-        """Whether the model is there already."""
-        return self.stages.has("train", VERSIONS["train"], self._training_inputs(training))
 
     def _training_inputs(self, training: Training) -> dict[str, Any]:
         start = training.start and {"learning": training.learning, "start": self._training_inputs(training.start)}
@@ -330,6 +358,7 @@ class Bench:
         output = self.stages.run("predict", VERSIONS["predict"], inputs, compute)
         return Prediction(np.load(output.path / "scores.npy", allow_pickle=False), output)
 
+    @_unit
     def invert(self, job: Job) -> tuple[Release, Output]:
         """The holder's release as the attacker restores it, and the model that does so."""
         own, holder, part = self.own_release(job), self.release(job.anonymizer, job.seed, "holder/0"), self.part(job.target)
@@ -394,14 +423,33 @@ class Bench:
             quality[learning] = part.quality(scores, "validation")
         return max(quality, key=quality.__getitem__), quality  # of equals the first
 
+    def prepare(self, job: Job) -> None:
+        """Makes all that takes long and may serve others as well: releases, models, what an inverter restores."""
+
+        def models(trainings: Callable[[Job], list[Training]]) -> None:
+            _each([partial(self._train_after_start, training) for training in trainings(job)])
+
+        steps = [partial(models, self.attack_trainings), partial(models, self.utility_trainings)]
+        if job.threat.inverts:
+            steps.append(partial(self.probes, job))
+        _each(steps)
+
+    def _train_after_start(self, training: Training) -> None:
+        """As `train`, but the model that it goes on from is a piece of work of its own, and comes first."""
+        if training.start:
+            self.train(training.start)
+        self.train(training)
+
+    def probes(self, job: Job) -> tuple[Release, Output | None]:
+        """What the attacker looks at: the holder's release, or what an inverter restores of it, and that inverter."""
+        holder = self.release(job.anonymizer, job.seed, "holder/0")
+        return self.invert(job) if job.threat.inverts and holder.content != self.raw.content else (holder, None)
+
     def attack(self, job: Job) -> Attack:
         """Trains the attacker as its threat level has it, and has it read the holder's release."""
         trained = {training.learning: self.train(training) for training in self.attack_trainings(job)}
         learning, validation = self._choose(job, trained)
-        holder = self.release(job.anonymizer, job.seed, "holder/0")
-        probes, inverter = holder, None
-        if job.threat.inverts and holder.content != self.raw.content:
-            probes, inverter = self.invert(job)
+        probes, inverter = self.probes(job)
         enrolled = self.raw if job.threat.enrols_raw else self.own_release(job)
         found = self.predict(job.attacker, trained[learning], probes, enrolled=enrolled)
         return Attack(found, trained[learning], learning, validation, inverter)

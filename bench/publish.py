@@ -14,13 +14,13 @@ from bench.data.store import ClipStore
 from bench.devices import choose_device
 from bench.files import UserError, file_name
 from bench.pipeline import Bench
+from bench.plan import choose_protocol
 from bench.presets import get_preset
 from bench.progress import Display
 from bench.protocols import ACTION
 from bench.registry import ANONYMIZERS, DATASETS
 from bench.release import FittedAnonymizer, write_release
 from bench.report.viewer import save_animation, save_strip
-from bench.runner import choose_protocol
 from bench.specs import Spec, parse_spec, parse_specs
 from bench.stages import StageStore
 

@@ -11,6 +11,7 @@ The JSON is written last: a record that has it is whole.
 
 import platform
 import subprocess
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -175,8 +176,16 @@ def read_record(path: Path) -> Record | None:
     return Record(path, data) if data["schema"] == SCHEMA else None
 
 
-def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record:
-    """Writes predictions, manifest and, last, the record."""
+def make_record(folder: Path, bench: Bench, job: Job) -> Record:
+    """Evaluates a job and writes predictions, manifest and, last, the record.
+
+    Args:
+        folder: Of all records.
+        bench: What to evaluate on.
+        job: What to evaluate.
+    """
+    started = time.perf_counter()
+    path, outcome = record_path(folder, bench, job), bench.evaluate(job)
     part, action = bench.part(job.target), bench.part(ACTION)
     arrays = {
         **_asked(bench, part),
@@ -193,7 +202,7 @@ def write_record(path: Path, bench: Bench, job: Job, outcome: Outcome) -> Record
     }
     with atomic_file(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    write_json(path.with_name(f"{path.stem}.manifest.json"), manifest(bench.device, outcome))
+    write_json(path.with_name(f"{path.stem}.manifest.json"), manifest(bench.device, outcome, time.perf_counter() - started))
     data = {
         **identity(bench, job),
         "key": path.stem,
@@ -263,8 +272,14 @@ def records(folder: Path) -> Iterator[Record]:
             yield record
 
 
-def manifest(device: torch.device, outcome: Outcome) -> dict[str, Any]:
-    """Versions, hardware and commit of this process; time of all stages that the record rests on, and their largest memory."""
+def manifest(device: torch.device, outcome: Outcome, record_seconds: float) -> dict[str, Any]:
+    """Versions, hardware and commit of this process; time of all stages that the record rests on, and their largest memory.
+
+    Args:
+        device: Where it was computed.
+        outcome: What the record rests on.
+        record_seconds: Time of this process for it: of all stages that were not there, and of the record itself.
+    """
     return {
         "python": platform.python_version(),
         "packages": {name: found for name in _PACKAGES if (found := package_version(name))},
@@ -273,6 +288,7 @@ def manifest(device: torch.device, outcome: Outcome) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "commit": git_commit(),
         "seconds": round(sum(output.seconds for output in outcome.outputs), 3),
+        "record_seconds": round(record_seconds, 3),
         "peak_memory_mb": max(output.peak_memory_mb for output in outcome.outputs),
     }
 

@@ -1,47 +1,27 @@
-"""A whole grid: plans the jobs, evaluates each, keeps going when one fails, and collects what was measured."""
+"""Runs plans: finds which stages are missing, has them made in an order that lets others go on, and collects the records.
 
-import contextlib
-import re
+The graph of stages is not written down anywhere: each job is asked what it still lacks, by going through its steps with a store
+that computes nothing. So whatever two jobs share is done once, also where that shows only in the content of a release.
+"""
+
+import os
+import socket
+import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from bench.data.prepare import open_or_prepare
-from bench.data.store import ClipStore
-from bench.executors import WorkerDiedError, train_all, use_one_thread, worker_count
-from bench.files import UserError
-from bench.jobs import Job, Training
-from bench.pipeline import Bench, Step, attacker_backbone
-from bench.presets import Preset
+from bench.executors import Done, Recipe, Task, Where, make_executor
+from bench.executors.base import use_one_thread
+from bench.jobs import Job
+from bench.plan import Plan
 from bench.progress import Display
-from bench.protocols import ACTION, LINKAGE, SUBJECT, Protocol, ProtocolError, fold_of, instantiate
-from bench.records import Record, read_record, record_path, write_record
-from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
-from bench.specs import Spec, SpecError, parse_spec, parse_specs
-from bench.stages import StageStore
-from bench.summary import CONTROLS, NUISANCE, SHUFFLED
-from bench.threat import RANKING, THREATS, parse_threats
-
-DEFAULT_ATTACKERS = "shiftgcn-reid,bones-lda,bones-lda:target=gender"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A grid that is known to be possible.
-
-    Args:
-        jobs: What to evaluate, in order.
-        left_out: Attackers of `all`, or of the default ones, that this data set has no labels for, with the reason.
-    """
-
-    store: ClipStore
-    protocol: Protocol
-    preset: Preset
-    jobs: tuple[Job, ...]
-    left_out: tuple[str, ...]
+from bench.records import Record, read_record, record_path
+from bench.stages import FinishedStages, MissingStageError
+from bench.status import Reporter
 
 
 @dataclass
@@ -52,199 +32,189 @@ class Result:
         records: One for each job that ended well, in the order of the jobs.
         computed: How many of them were not there before.
         failed: For each job that failed, its names and what went wrong.
+        log: File with the traces of what failed; None if nothing did.
     """
 
     records: list[Record] = field(default_factory=list)
     computed: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
-
-    def extend(self, other: "Result") -> None:
-        """Takes over what another run did."""
-        self.records += other.records
-        self.computed += other.computed
-        self.failed += other.failed
+    log: Path | None = None
 
 
-def make_plan(
-    *,
-    dataset: str,
-    protocol: str | None,
-    siblings: Sequence[str | None] = (),
-    anonymizers: str,
-    attackers: str | None,
-    threats: str,
-    preset: Preset,
-    seeds: int,
-    results: Path,
-    controls: bool = True,
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> Plan:
-    """Parses and checks everything that a user may have got wrong, before anything is computed.
+@dataclass
+class _Pending:
+    """A job whose record is not there yet.
 
     Args:
-        siblings: Other protocols whose results will be pooled with this one's: an attacker must be possible under all of them.
-        attackers: Comma list or `all`; None for the default ones. Of the latter two, those that the data set cannot support are
-            left out; one that was named is an error.
-        controls: Whether `identity` and `null` are added if they were not named.
-
-    Raises:
-        UserError: with one line that says what is wrong and what would be right.
+        place: Its place among the jobs of the run.
+        bench: Number of its bench.
+        path: Of its record.
+        lacks: Keys of the tasks that it waits for.
+        error: Why there will be no record; "" as long as there may.
     """
-    data = parse_spec(dataset, DATASETS)
-    methods = parse_specs(anonymizers, ANONYMIZERS)
-    panel = parse_specs(attackers or DEFAULT_ATTACKERS, ATTACKERS)
-    if attackers and attackers.strip() == "all":
-        panel = [attacker for attacker in panel if not attacker.value.control]  # controls are not for every anonymizer
-    for attacker in panel:
-        _check_backbone(attacker)
-    levels = parse_threats(threats)
-    if seeds < 1:
-        raise UserError(f"seeds must be at least 1, got {seeds}")
-    chosen = choose_protocol(data, protocol)
-    store = open_or_prepare(data, results, progress)
-    instantiate(chosen, ACTION, store.labels, str(data))
-    usable, left_out = [], []
-    for attacker in panel:
-        try:
-            for one in (chosen, *(choose_protocol(data, name) for name in siblings)):
-                instantiate(one, attacker.value.target, store.labels, str(data))
-            usable.append(attacker)
-        except ProtocolError as error:
-            if attackers and attackers.strip() != "all":
-                raise ProtocolError(f"attacker {attacker}: {error}") from error
-            left_out.append(f"{attacker}: {error}")
-    if not usable:
-        raise ProtocolError(f"no attacker fits {data}: {'; '.join(left_out)}")
-    if controls:
-        named = {method.plugin.name for method in methods}
-        methods = [*(parse_spec(name, ANONYMIZERS) for name in CONTROLS if name not in named), *methods]
-    jobs = [
-        Job(method, attacker, level, seed)
-        for seed in range(seeds)
-        for method in methods
-        for attacker in usable
-        for level in levels
-    ]
-    if controls:
-        jobs += [job for job in _control_jobs(methods, usable, seeds) if job not in jobs]
-    return Plan(store, chosen, preset, tuple(jobs), tuple(left_out))
+
+    place: int
+    bench: int
+    job: Job
+    path: Path
+    lacks: set[str] = field(default_factory=set)
+    error: str = ""
 
 
-def _control_jobs(methods: Sequence[Spec], attackers: Sequence[Spec], seeds: int) -> list[Job]:
-    """What is known of every target without looking at the body, and without learning; on raw clips, which is enough."""
-    identity = next(method for method in methods if method.plugin.name == CONTROLS[0])
-    targets = dict.fromkeys(attacker.value.target for attacker in attackers if attacker.value.target != LINKAGE)
-    controls = [parse_spec(f"{name}:target={target}", ATTACKERS) for target in targets for name in (NUISANCE, SHUFFLED)]
-    return [Job(identity, control, THREATS[RANKING], seed) for seed in range(seeds) for control in controls]
-
-
-def _check_backbone(attacker: Spec) -> None:
-    """Finds a neural attacker's network now rather than when it is needed."""
-    try:
-        attacker_backbone(attacker)
-    except (LookupError, ImportError) as error:
-        raise SpecError(f"attacker {attacker}: {error}") from error
-
-
-def choose_protocol(dataset: Spec, name: str | None) -> Protocol:
-    """A data set's protocol by its name, with or without its version; the first one by default.
-
-    Raises:
-        UserError: if the data set has no such protocol.
-    """
-    protocols = dataset.value.protocols
-    default = next(iter(protocols.values()))
-    if name is None:
-        return default
-    if fold := fold_of(name):
-        return default.fold(*fold)
-    for protocol in protocols.values():
-        if name in (protocol.name, protocol.name.partition("/")[0]):
-            return protocol
-    raise UserError(
-        f"{dataset.plugin.name} has no protocol {name!r}; it has {', '.join(p.name for p in protocols.values())}, folds over "
-        "people (5-fold, or one of them, 5-fold-2) and loso"
-    )
-
-
-def protocol_names(dataset: str, name: str | None, results: Path) -> list[str | None]:
-    """The protocols that a name stands for: all folds for "5-fold", one fold a person for "loso", else itself.
-
-    Raises:
-        UserError: if the data set is not there, or has fewer people than folds.
-    """
-    folds = re.fullmatch(r"(\d+)-fold|loso", name or "")
-    if folds is None:
-        return [name]
-    people = open_or_prepare(parse_spec(dataset, DATASETS), results).labels[SUBJECT].nunique()
-    count = int(folds[1] or people)
-    if not 2 <= count <= people:
-        raise UserError(f"{name}: {dataset} has {people} people; it takes two folds, and a person in each")
-    return [f"{count}-fold-{number}" for number in range(1, count + 1)]
-
-
-def make_bench(step: Step, *, plan: Plan, results: Path, device: torch.device) -> Bench:
-    """The bench of a plan; for workers, a partial of this function is what travels."""
-    return Bench(plan.store, plan.protocol, plan.preset, StageStore(results / "stages"), device, step)
-
-
-def run_plan(plan: Plan, results: Path, device: torch.device, workers: int | None = None) -> Result:
-    """Evaluates every job of a plan; a job that fails does not stop the others.
+class Run:
+    """One run of one or several plans.
 
     Args:
-        plan: What to do.
+        plans: What to evaluate.
         results: Folder for stages and records.
-        device: Where to compute.
-        workers: Processes to train in; by default one a core on a CPU, one on a GPU.
+        where: Where to compute.
     """
-    result = Result()
-    use_one_thread(device)
-    with Display(len(plan.jobs)) as display:
-        for line in plan.left_out:
-            display.say(f"left out: {line}")
-        bench = make_bench(display.step, plan=plan, results=results, device=device)
-        missing = [job for job in plan.jobs if read_record(record_path(results / "records", bench, job)) is None]
-        trainings = _trainings(bench, missing)
-        count = worker_count(device, workers, len(trainings))
-        if count > 1:
+
+    def __init__(self, plans: Sequence[Plan], results: Path, where: Where):
+        self.name = f"{socket.gethostname()}-{os.getpid()}-{time.time_ns() // 1_000_000:x}"
+        self.results = results
+        self._where = where
+        benches = tuple((plan.store, plan.protocol, plan.preset) for plan in plans)
+        self._recipe = Recipe(benches, results.resolve(), self.name)
+        self._benches = [self._recipe.bench(i, FinishedStages, torch.device("cpu"), _silent) for i in range(len(plans))]
+        self._left_out = [line for plan in plans for line in plan.left_out]
+        self._jobs = [(i, job) for i, plan in enumerate(plans) for job in plan.jobs]
+        self._found: dict[int, Record] = {}
+        self._ready: deque[Task] = deque()
+        self._waiting: dict[str, list[_Pending]] = {}  # by the key of a task that is ready or running
+        self._failed: list[_Pending] = []
+        self._traces: dict[str, str] = {}
+
+    def run(self, command: str = "") -> Result:
+        """Evaluates every job; one that fails does not stop the others.
+
+        Args:
+            command: What the user asked for, for `bench status`.
+        """
+        reporter = Reporter(self.results / "status", self.name, worker=False)
+        started, pending = time.time(), self._read_records()
+        with Display(len(self._jobs), self.results / "status", self.name) as display:
+            for line in self._left_out:
+                display.say(f"left out: {line}")
+            if already := len(self._found):
+                display.pairs_done(already, f"{already} of {len(self._jobs)} pairs are there already")
+
+            def tell(*, now: bool = True) -> None:
+                failed = f"{len(self._failed)} failed" if self._failed else ""
+                reporter.write(command, started, len(self._found), len(self._jobs), failed, now=now)
+
+            tell()
             try:
-                train_all(partial(make_bench, plan=plan, results=results, device=device), trainings, count, display)
-            except WorkerDiedError as error:
-                display.say(f"{error}; going on in one process")
-        for job in plan.jobs:
-            path = record_path(results / "records", bench, job)
-            try:
-                record = read_record(path)
-                if record is None:
-                    record = write_record(path, bench, job, bench.evaluate(job))
-                    result.computed += 1
-                    display.pair_done(str(job))
-                else:
-                    display.pair_done(f"{job} (already there)")
-                result.records.append(record)
-            except Exception as error:  # whatever a plugin raises must not cost the other pairs
-                result.failed.append(_failure(job, error))
-                display.pair_done(f"{job} FAILED: {result.failed[-1]['error']}")
-    return result
+                if pending:
+                    use_one_thread(torch.device("cpu"))
+                    self._work(pending, display, tell)
+            finally:
+                reporter.close()
+        return self._result(len(pending))
+
+    def _read_records(self) -> list[_Pending]:
+        """Takes the records that are there; returns the jobs that have none."""
+        pending = []
+        for place, (number, job) in enumerate(self._jobs):
+            path = record_path(self.results / "records", self._benches[number], job)
+            record = read_record(path)
+            if record is None:
+                pending.append(_Pending(place, number, job, path))
+            else:
+                self._found[place] = record
+        return pending
+
+    def _work(self, pending: Sequence[_Pending], display: Display, tell: Callable[..., None]) -> None:
+        for one in pending:
+            self._consider(one, display)
+        executor = make_executor(self._where, self._recipe)
+        try:
+            running = 0
+            while self._ready or running:
+                while self._ready and running < executor.slots:
+                    executor.submit(self._ready.popleft())
+                    running += 1
+                done = executor.wait()
+                running -= 1
+                self._take(done, display)
+                tell(now=False)
+        finally:
+            executor.close()
+
+    def _consider(self, one: _Pending, display: Display) -> None:
+        """Finds out what a job still lacks, and orders it."""
+        bench = self._benches[one.bench]
+        try:
+            bench.prepare(one.job)
+            wanted = {one.path.stem: Task(one.path.stem, one.bench, one.job)}
+        except MissingStageError as missing:
+            wanted = {key: Task(key, one.bench, unit) for key, unit in missing.stages.items()}
+        except Exception as error:  # whatever a plugin raises must not cost the other pairs
+            self._fail(one, f"{type(error).__name__}: {error}", display)
+            return
+        one.lacks = set(wanted)
+        for key, task in wanted.items():
+            if key not in self._waiting:
+                self._waiting[key] = []
+                self._ready.append(task)
+            self._waiting[key].append(one)
+
+    def _take(self, done: Done, display: Display) -> None:
+        """Notes how a task ended, and lets those go on that waited for it."""
+        for line in done.said:
+            display.say(line)
+        if done.trace:
+            self._traces[done.error] = done.trace
+        for one in self._waiting.pop(done.task.key):
+            if one.error:
+                continue  # another stage of this job has failed before
+            if done.error:
+                self._fail(one, done.error, display)
+                continue
+            one.lacks.discard(done.task.key)
+            if isinstance(done.task.work, Job):
+                self._found[one.place] = read_record(one.path)
+                display.pairs_done(1, str(one.job))
+            elif not one.lacks:
+                self._consider(one, display)
+
+    def _fail(self, one: _Pending, error: str, display: Display) -> None:
+        one.error = error
+        self._failed.append(one)
+        display.pairs_done(1, f"{one.job} FAILED: {error}")
+
+    def _result(self, missing: int) -> Result:
+        records = [self._found[place] for place in sorted(self._found)]
+        failed = [_described(one) for one in sorted(self._failed, key=lambda one: one.place)]
+        return Result(records, missing - len(failed), failed, self._write_traces())
+
+    def _write_traces(self) -> Path | None:
+        """The traces of what failed, each once, for whoever mends a plugin."""
+        if not self._traces:
+            return None
+        path = self.results / "failures" / f"{self.name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join(f"{error}\n{trace}" for error, trace in self._traces.items()), encoding="utf-8")
+        return path
 
 
-def _trainings(bench: Bench, jobs: Sequence[Job]) -> list[Training]:
-    """The distinct models that jobs rest on and that are not there yet; a job that fails here reports it when its turn comes."""
-    found: dict[tuple, Training] = {}
-    for job in jobs:
-        with contextlib.suppress(Exception):
-            for training in (*bench.attack_trainings(job), *bench.utility_trainings(job)):
-                for needed in (training.start, training):
-                    if needed and not bench.is_trained(needed):
-                        found[needed.key] = needed
-    return sorted(found.values(), key=lambda training: training.start is not None)  # a worker should not have to wait for another
+def run_plans(plans: Sequence[Plan], results: Path, where: Where, command: str = "") -> Result:
+    """Evaluates every job of some plans; a job that fails does not stop the others.
+
+    Args:
+        plans: What to do.
+        results: Folder for stages and records.
+        where: Where to compute.
+        command: What the user asked for, for `bench status`.
+    """
+    return Run(plans, results, where).run(command)
 
 
-def _failure(job: Job, error: Exception) -> dict[str, str]:
-    return {
-        "anonymizer": str(job.anonymizer),
-        "attacker": str(job.attacker),
-        "threat": job.threat.name,
-        "seed": str(job.seed),
-        "error": f"{type(error).__name__}: {error}",
-    }
+def _silent(text: str):
+    raise AssertionError("a bench that only looks takes no step")
+
+
+def _described(one: _Pending) -> dict[str, str]:
+    job = one.job
+    names = {"anonymizer": str(job.anonymizer), "attacker": str(job.attacker), "threat": job.threat.name, "seed": str(job.seed)}
+    return {**names, "error": one.error}

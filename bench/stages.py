@@ -9,16 +9,18 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from bench.files import atomic_folder, digest, file_digest, read_json, write_json
+from bench.files import digest, file_digest, put_in_place, read_json, write_json
 
 _STATE = "stage.json"
+CHECKPOINT = ".checkpoint"  # ending of files from which an interrupted computation goes on
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,18 @@ class Output:
     peak_memory_mb: float
 
 
+class MissingStageError(LookupError):
+    """Stages that are asked for are not there, where none may be computed.
+
+    Args:
+        stages: Key of each, and the unit of work that makes it, once somebody knows.
+    """
+
+    def __init__(self, stages: Mapping[str, Any]):
+        super().__init__(f"not there yet: {', '.join(stages)}")
+        self.stages = dict(stages)
+
+
 class StageStore:
     """Finished stages below one folder.
 
@@ -61,7 +75,8 @@ class StageStore:
             name: Name of the stage, e.g. "train".
             version: Raised whenever the stage's code would give another output for the same inputs.
             inputs: Everything else that determines the output, as JSON values.
-            compute: Writes files into the folder it is given and may return JSON values for `info`.
+            compute: Writes files into the folder it is given and may return JSON values for `info`. Files whose names end in
+                `CHECKPOINT` are no output: they are there again when a computation that was interrupted is done again.
         """
         key, path = self._address(name, version, inputs)
         if (done := self._read(path, key)) is not None:
@@ -70,11 +85,12 @@ class StageStore:
         with FileLock(path.parent / f"{key}.lock"):  # released by the system if the process dies
             if (done := self._read(path, key)) is not None:  # another process finished it meanwhile
                 return done
-            for left_over in path.parent.glob(f".{key}.*"):  # of a process that was killed; we hold its lock
+            for left_over in path.parent.glob(f".{key}.*.old"):  # of a process that was killed; we hold its lock
                 shutil.rmtree(left_over, ignore_errors=True)
             started = time.perf_counter()
-            with atomic_folder(path) as folder:
+            with _partial_folder(path) as folder:
                 info = dict(compute(folder) or {})
+                _clear(folder, lambda file: file.name.endswith(CHECKPOINT))
                 files = sorted(file for file in folder.rglob("*") if file.is_file())
                 state = {
                     "name": name,
@@ -92,10 +108,6 @@ class StageStore:
         assert done is not None
         return done
 
-    def has(self, name: str, version: int, inputs: Mapping[str, Any]) -> bool:
-        """Whether the stage's output is there."""
-        return (self._address(name, version, inputs)[1] / _STATE).exists()
-
     def _address(self, name: str, version: int, inputs: Mapping[str, Any]) -> tuple[str, Path]:
         key = digest({"stage": name, "version": version, "inputs": inputs})
         return key, self.root / name / key
@@ -107,6 +119,56 @@ class StageStore:
         except FileNotFoundError:
             return None
         return Output(path, key, state["content"], state["info"], state["seconds"], state["peak_memory_mb"])
+
+
+class FinishedStages(StageStore):
+    """The same stages, to look at only: what is not there yet is not computed but told."""
+
+    def __init__(self, root: Path):
+        super().__init__(root)
+        self._seen: dict[str, Output] = {}
+
+    def run(
+        self, name: str, version: int, inputs: Mapping[str, Any], compute: Callable[[Path], Mapping[str, Any] | None]
+    ) -> Output:
+        """As `StageStore.run`.
+
+        Raises:
+            MissingStageError: if the stage is not there.
+        """
+        key, path = self._address(name, version, inputs)
+        if key not in self._seen:
+            done = self._read(path, key)
+            if done is None:
+                raise MissingStageError({key: None})
+            self._seen[key] = done
+        return self._seen[key]
+
+
+@contextmanager
+def _partial_folder(path: Path) -> Iterator[Path]:
+    """Yields a folder beside `path` and renames it at the end; the caller must hold a lock.
+
+    It holds the checkpoints of an attempt that was interrupted: by the end of the process, Ctrl-C, a full disk or too little
+    memory. Another error is of the computation itself, and what it left is not to be trusted.
+    """
+    partial = path.parent / f".{path.name}.partial"
+    partial.mkdir(exist_ok=True)
+    _clear(partial, lambda file: not file.name.endswith(CHECKPOINT))
+    try:
+        yield partial
+        put_in_place(partial, path)
+    except (OSError, MemoryError):
+        raise
+    except Exception:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
+def _clear(folder: Path, doomed: Callable[[Path], bool]) -> None:
+    for file in folder.rglob("*"):
+        if file.is_file() and doomed(file):
+            file.unlink()
 
 
 def _peak_memory_mb() -> float:

@@ -13,8 +13,11 @@ from bench.runner import Result
 from bench.summary import measure_all
 
 
-def present(result: Result, results: Path, *, json_file: str | None, mlflow: bool) -> None:
+def present(result: Result, results: Path, *, json_file: str | None, mlflow: bool, experiment: str) -> None:
     """Prints the table and writes `table.csv`, `pareto.png`, the JSON file and the MLflow runs.
+
+    Args:
+        experiment: Digest of what was asked for.
 
     Raises:
         click.exceptions.Exit: with status 1 if a pair failed.
@@ -32,10 +35,19 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
         from bench.tracking import log_run
 
         try:
-            log_run(measured, results, " ".join(["bench", *sys.argv[1:]]))
+            log_run(measured, results, " ".join(["bench", *sys.argv[1:]]), experiment)
             click.echo("MLflow: run `bench ui` to see the runs", err=True)
         except Exception as error:  # MLflow is a view: the records are written, and the run ended well without it
             click.echo(f"MLflow could not be written ({type(error).__name__}: {error}); the records are not affected", err=True)
+    tell_failures(result)
+
+
+def tell_failures(result: Result) -> None:
+    """Names what failed and why.
+
+    Raises:
+        click.exceptions.Exit: with status 1 if something did.
+    """
     if result.failed:
         for failure in result.failed:
             pair = f"{failure['anonymizer']} x {failure['attacker']}, {failure['threat']}, seed {failure['seed']}"
@@ -43,6 +55,8 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
         click.echo(
             f"{len(result.failed)} of {len(result.failed) + len(result.records)} pairs failed; run again to retry them", err=True
         )
+        if result.log:
+            click.echo(f"where each of them went wrong: {result.log}", err=True)
         raise click.exceptions.Exit(1)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from bench.executors import use_one_thread
+from bench.executors.base import use_one_thread
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.uncertainty import Estimate, People
 from bench.protocols import Protocol, Split

@@ -20,6 +20,7 @@ from bench.records import records
 from bench.registry import BACKBONES, Plugin
 
 DATA = "synthetic:people=4,motions=3,cameras=1"
+HERE = ["--executor", "serial"]  # the tiny budget is known to this process alone
 RUN = [
     "run",
     "--dataset",
@@ -29,8 +30,7 @@ RUN = [
     "--attacker",
     "bones-lda,shiftgcn-reid:backbone=simple",
     "--no-mlflow",
-    "--workers",
-    "1",
+    *HERE,
 ]
 
 
@@ -189,8 +189,7 @@ def all_levels(tmp_path_factory):
         "--anonymizer",
         "gauss:std=0.1",
         "--no-mlflow",
-        "--workers",
-        "1",
+        *HERE,
         "--threat",
         LEVELS,
     ]
@@ -435,7 +434,7 @@ def test_records_of_another_code_version_do_not_count_as_seeds(finished, tmp_pat
 
 
 def test_controls_are_added_and_their_absence_is_flagged(tmp_path):
-    command = ["run", "--dataset", DATA, "--anonymizer", "gauss", "--attacker", "bones-lda", "--no-mlflow", "--workers", "1"]
+    command = ["run", "--dataset", DATA, "--anonymizer", "gauss", "--attacker", "bones-lda", "--no-mlflow", *HERE]
     outcome = bench(*command, "--no-controls", "--json", str(tmp_path / "a.json"), results=tmp_path)
     assert outcome.exit_code == 0
     rows = json.loads((tmp_path / "a.json").read_text())["rows"]
@@ -449,7 +448,7 @@ def test_controls_are_added_and_their_absence_is_flagged(tmp_path):
 
 def test_folds_are_pooled_into_one_table(tmp_path):
     """Everybody is tested by models that have not seen them, and the table has one row a pair, not one a fold."""
-    people = ["--dataset", DATA.replace("people=4", "people=8"), "--anonymizer", "identity", "--no-controls", "--workers", "1"]
+    people = ["--dataset", DATA.replace("people=4", "people=8"), "--anonymizer", "identity", "--no-controls", *HERE]
     asked = ["--attacker", "bones-lda:target=gender,bones-knn:target=gender", "--threat", "semi-informed", "--no-mlflow"]
     run = bench("run", *people, *asked, "--protocol", "2-fold", "--json", "-", results=tmp_path)
     assert run.exit_code == 0, run.output

@@ -1,0 +1,60 @@
+"""Chooses an executor, its devices and its number of slots."""
+
+import os
+from dataclasses import dataclass, field
+
+import torch
+
+from bench.executors.base import Executor, Recipe
+from bench.executors.local import Limits, LocalExecutor
+from bench.executors.ray import RayExecutor
+from bench.executors.serial import SerialExecutor
+from bench.files import UserError
+
+EXECUTORS = ("serial", "local", "ray")
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where work is to be done.
+
+    Args:
+        executor: One of `EXECUTORS`.
+        devices: Devices to use; with several GPUs, slots are dealt out to them in turn.
+        workers: Slots; by default one a core on a CPU, one a GPU otherwise.
+        address: Of a Ray cluster.
+        limits: What one task may use; `local` alone minds them.
+    """
+
+    executor: str = "local"
+    devices: tuple[torch.device, ...] = (torch.device("cpu"),)
+    workers: int | None = None
+    address: str | None = None
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def slots(self) -> int:
+        """Tasks that are done at a time."""
+        if self.executor == "serial":
+            return 1
+        return self.workers or (len(self.devices) if self.devices[0].type == "cuda" else cores())
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def make_executor(where: Where, recipe: Recipe) -> Executor:
+    """The executor that was asked for.
+
+    Raises:
+        UserError: if there is none of that name, or it cannot be had.
+    """
+    if where.executor == "serial":
+        return SerialExecutor(recipe, where.devices[0])
+    if where.executor == "local":
+        return LocalExecutor(recipe, [where.devices[i % len(where.devices)] for i in range(where.slots)], where.limits)
+    if where.executor == "ray":
+        return RayExecutor(recipe, where.devices[0], where.slots, where.address)
+    raise UserError(f"no executor named {where.executor!r}; there are {', '.join(EXECUTORS)}")
