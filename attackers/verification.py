@@ -18,6 +18,7 @@ from bench.data.clips import ClipSet
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import Part
 from bench.specs import param
+from bench.stages import CHECKPOINT
 from bench.training import Progress, parameter_groups, predict, train_classifier
 
 _WEIGHTS = "embedding.safetensors"
@@ -109,10 +110,19 @@ class Verifier(Linker):
         loss = AdditiveAngularMargin(self.scale, self.margin)
         with classifiers.seeded(seed, clips.device):
             history = train_classifier(
-                network, clips, labels, part.train, part.validation, config, seed=seed, loss=loss, progress=progress
+                network,
+                clips,
+                labels,
+                part.train,
+                part.validation,
+                config,
+                seed=seed,
+                loss=loss,
+                progress=progress,
+                checkpoint=folder / f"training{CHECKPOINT}",
             )
         save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / _WEIGHTS)
-        return {"parameters": sum(p.numel() for p in network.parameters()), "curves": asdict(history)}
+        return {"parameters": sum(p.numel() for p in network.parameters()), "curves": history.describe()}
 
     def fine_tune(
         self,

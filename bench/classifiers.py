@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from bench.data.clips import ClipSet
 from bench.presets import TrainingConfig
 from bench.protocols import Part
 from bench.registry import BACKBONES
+from bench.stages import CHECKPOINT
 from bench.training import History, Progress, predict, train_classifier
 
 _WEIGHTS = "model.safetensors"
@@ -100,18 +101,26 @@ def fit_classifier(
         model = build(backbone, clips, len(part.classes), config, seed)
     else:
         model, config = load(backbone, clips, part, config, start), config.fine_tuning()
-    history = train(model, clips, part, config, seed=seed, progress=progress)
+    history = train(model, clips, part, config, seed=seed, progress=progress, checkpoint=folder / f"training{CHECKPOINT}")
     save(model, folder)
-    return {"parameters": sum(p.numel() for p in model.parameters()), "curves": asdict(history)}
+    return {"parameters": sum(p.numel() for p in model.parameters()), "curves": history.describe()}
 
 
 def train(
-    model: nn.Module, clips: ClipSet, part: Part, config: TrainingConfig, *, seed: int, progress: Progress | None = None
+    model: nn.Module,
+    clips: ClipSet,
+    part: Part,
+    config: TrainingConfig,
+    *,
+    seed: int,
+    progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> History:
-    """Trains a classifier in place on `part` and leaves it in eval mode."""
+    """Trains a classifier in place on `part` and leaves it in eval mode; `checkpoint` as for `train_classifier`."""
     labels = torch.from_numpy(part.labels).to(clips.device)
     with seeded(seed, clips.device):
-        return train_classifier(model, clips, labels, part.train, part.validation, config, seed=seed, progress=progress)
+        how = {"seed": seed, "progress": progress, "checkpoint": checkpoint}
+        return train_classifier(model, clips, labels, part.train, part.validation, config, **how)
 
 
 def refit_head(

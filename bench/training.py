@@ -1,17 +1,23 @@
 """The one training loop: action classifiers, neural attackers and adversaries are all trained here."""
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bench.checkpoint import Checkpoint
 from bench.data.clips import ClipSet, rotate_about_vertical, stretch
+from bench.files import digest
 from bench.presets import TrainingConfig
 
 Progress = Callable[[int, int, str], None]
+_CHECKPOINT_EVERY = 60.0  # seconds
 _MEANINGFUL = 0.005  # nats: a smaller gain of validation does not keep a training going
 _MEANINGFUL_SHARE = 0.01  # of the training loss, which sinks a little even where nothing can be learnt
 
@@ -26,6 +32,8 @@ class History:
         validation_accuracy: Top-1 on the validation part.
         lr: Learning rate at the epoch's end.
         best_epoch: Epoch whose weights were kept, from 0.
+        micro_batch: Clips that went through the network at a time, where the device had too little memory for a whole batch: the
+            gradients are those of the batch, but batch normalisation sees fewer clips. 0 if there was enough.
     """
 
     train_loss: list[float] = field(default_factory=list)
@@ -33,6 +41,11 @@ class History:
     validation_accuracy: list[float] = field(default_factory=list)
     lr: list[float] = field(default_factory=list)
     best_epoch: int = -1
+    micro_batch: int = 0
+
+    def describe(self) -> dict[str, Any]:
+        """What a record states: the curves, and what was unusual."""
+        return {name: value for name, value in asdict(self).items() if name != "micro_batch" or value}
 
 
 class TrainingDivergedError(RuntimeError):
@@ -106,6 +119,76 @@ def _optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimize
     return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
 
 
+@dataclass
+class _Stand:
+    """Where a training stands between two epochs, besides weights, momenta and generators.
+
+    Args:
+        epoch: The next one.
+        informed: Whether validation was ever better than guessing; until then it can neither choose nor end.
+        lowest: Validation loss of the chosen epoch.
+        milestone, milestone_epoch: Last loss that was meaningfully lower than before.
+    """
+
+    epoch: int = 0
+    informed: bool = False
+    lowest: float = math.inf
+    milestone: float = math.inf
+    milestone_epoch: int = 0
+
+
+class _Backward:
+    """Gradients of a batch, in as few pieces as the memory of the device allows.
+
+    Args:
+        model: Maps clips to logits.
+        loss_of: Maps logits and labels to the mean loss of the clips.
+        weights: (K,) of the classes in that mean; None if all clips count alike.
+        config: Budget.
+        size: Clips that go through the network at a time; less once they were too many.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        weights: Tensor | None,
+        config: TrainingConfig,
+        size: int,
+    ):
+        self._model, self._loss_of, self._weights, self._config = model, loss_of, weights, config
+        self.size = size
+
+    def __call__(self, batch: Tensor, labels: Tensor) -> Tensor:
+        """Adds the gradients to the parameters; returns the loss."""
+        while True:
+            try:
+                return self._in_pieces(batch, labels)
+            except torch.OutOfMemoryError:
+                if self.size == 1:
+                    raise
+            self.size = -(-min(self.size, len(batch)) // 2)
+            self._model.zero_grad(set_to_none=True)
+            if batch.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _in_pieces(self, batch: Tensor, labels: Tensor) -> Tensor:
+        if len(batch) <= self.size:
+            return self._backward(batch, labels)
+        counts = torch.ones_like(labels, dtype=torch.float32) if self._weights is None else self._weights[labels]
+        shares = (counts / counts.sum()).split(self.size)
+        pieces = zip(batch.split(self.size), labels.split(self.size), shares, strict=True)
+        return torch.stack([self._backward(*piece[:2], piece[2].sum()) for piece in pieces]).sum()
+
+    def _backward(self, batch: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
+        with precision(batch.device, self._config):
+            error = self._loss_of(self._model(batch), labels)
+        if share is not None:
+            error = error * share
+        error.backward()
+        return error.detach()
+
+
 def train_classifier(
     model: nn.Module,
     clips: ClipSet,
@@ -117,6 +200,7 @@ def train_classifier(
     seed: int,
     loss: Callable[[Tensor, Tensor], Tensor] | None = None,
     progress: Progress | None = None,
+    checkpoint: Path | None = None,
 ) -> History:
     """Trains `model` in place and leaves it in eval mode with the chosen weights.
 
@@ -133,6 +217,7 @@ def train_classifier(
         seed: Source of the order of clips, the windows and the augmentation.
         loss: Maps logits (N, K) and labels (N,) to the training loss; None for cross-entropy as the budget asks for it.
         progress: Called with (epochs done, epochs in all, one line of text).
+        checkpoint: File from which an interrupted training goes on, written about once a minute.
 
     Raises:
         TrainingDivergedError: if the loss becomes infinite or not a number.
@@ -153,12 +238,19 @@ def train_classifier(
         steps = min(steps, config.most_steps)
         epochs = min(config.epochs, config.most_steps // steps)
         config = replace(config, epochs=epochs, warmup=min(config.warmup, 0.1 * epochs))  # the whole schedule must fit
-    history = History()
+    history, stand = History(), _Stand()
     best: dict[str, Tensor] = {}
     guessing = _guessing(labels[torch.as_tensor(validation, device=device)])
-    informed = False  # whether validation was ever better than guessing; until then it can neither choose nor end
-    lowest, milestone, milestone_epoch = math.inf, math.inf, 0  # validation loss chosen, and last meaningful improvement
-    for epoch in range(config.epochs):
+    saved = None
+    if checkpoint:
+        saved = Checkpoint(
+            checkpoint, digest([asdict(config), seed, np.asarray(train).tolist(), np.asarray(validation).tolist()])
+        )
+        if found := saved.restore(model, optimiser, generator):
+            best, history, stand = found[0], History(**found[1]["history"]), _Stand(**found[1]["stand"])
+    backward = _Backward(model, loss_of, weights, config, history.micro_batch or config.batch)
+    saved_at = time.monotonic()
+    for epoch in range(stand.epoch, config.epochs):
         model.train()
         order = where[torch.randperm(len(where), generator=generator, device=device)]
         total = torch.zeros((), device=device)
@@ -168,14 +260,11 @@ def train_classifier(
                 group["lr"] = rate
             indices = order[step * config.batch : (step + 1) * config.batch]
             batch = augmented(clips.windows(indices, config.frames, config.sampling, generator), config, generator)
-            with precision(device, config):
-                error = loss_of(model(batch), labels[indices])
             optimiser.zero_grad(set_to_none=True)
-            error.backward()
+            total += backward(batch, labels[indices])
             if config.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimiser.step()
-            total += error.detach()
         history.train_loss.append(float(total) / steps)
         if not math.isfinite(history.train_loss[-1]):
             raise TrainingDivergedError(f"the training loss became {history.train_loss[-1]} in epoch {epoch + 1}")
@@ -185,20 +274,25 @@ def train_classifier(
         history.validation_loss.append(float(nn.functional.cross_entropy(logits, truth)))
         history.validation_accuracy.append(float((logits.argmax(dim=1) == truth).float().mean()))
         history.lr.append(rate)
-        if not informed and _mean_recall(logits.argmax(dim=1), truth) > guessing:
-            informed, milestone = True, math.inf
-        if not config.choose_best or not informed or history.validation_loss[-1] <= lowest:
+        history.micro_batch = backward.size if backward.size < min(config.batch, len(where)) else 0
+        if not stand.informed and _mean_recall(logits.argmax(dim=1), truth) > guessing:
+            stand.informed, stand.milestone = True, math.inf
+        if not config.choose_best or not stand.informed or history.validation_loss[-1] <= stand.lowest:
             history.best_epoch = epoch
-            lowest = history.validation_loss[-1] if informed else math.inf
+            stand.lowest = history.validation_loss[-1] if stand.informed else math.inf
             best = {key: value.detach().clone() for key, value in model.state_dict().items()}
         if progress:
             accuracy = history.validation_accuracy[-1]
             progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}")
-        signal = history.validation_loss[-1] if informed else history.train_loss[-1]
-        if signal < milestone - (_MEANINGFUL if informed else _MEANINGFUL_SHARE * signal):
-            milestone, milestone_epoch = signal, epoch
-        if config.patience and epoch - milestone_epoch >= config.patience:
+        signal = history.validation_loss[-1] if stand.informed else history.train_loss[-1]
+        if signal < stand.milestone - (_MEANINGFUL if stand.informed else _MEANINGFUL_SHARE * signal):
+            stand.milestone, stand.milestone_epoch = signal, epoch
+        if config.patience and epoch - stand.milestone_epoch >= config.patience:
             break
+        if saved and time.monotonic() - saved_at > _CHECKPOINT_EVERY:
+            stand.epoch = epoch + 1
+            saved.save(model, optimiser, generator, best, {"history": asdict(history), "stand": asdict(stand)})
+            saved_at = time.monotonic()
     model.load_state_dict(best)
     model.eval()
     return history

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from bench import training
 from bench.data.clips import ClipSet
 from bench.presets import get_preset
 from bench.skeleton import get_layout
@@ -165,3 +166,97 @@ def test_a_guess_hardly_ever_exceeds_what_counts_as_guessing(sizes):
     recall = torch.stack([right[:, truth == k].mean(dim=1) for k in range(len(sizes))]).mean(dim=0)
     assert (recall < _guessing(truth)).double().mean() > 0.99
     assert _guessing(truth) < recall.quantile(0.995) * 1.15
+
+
+class Dropping(nn.Module):
+    """Draws from torch's global generator, and keeps running statistics."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.BatchNorm1d(60), nn.Linear(60, 16), nn.ReLU(), nn.Dropout(0.5), nn.Linear(16, 2))
+
+    def forward(self, clips):
+        return self.layers(clips.mean(dim=2).flatten(1))
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam"])
+def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, optimiser):
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    config = dataclasses.replace(CONFIG, optimiser=optimiser, lr=0.01, rotate=20.0)
+    clips, truth = make_clips()
+
+    def run(file=None, stop=None):
+        def progress(done, total, note):
+            epochs.append(done)
+            if done == stop:
+                raise KeyboardInterrupt
+
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            model = Dropping()
+            how = {"seed": 3, "progress": progress, "checkpoint": file}
+            history = train_classifier(model, clips, truth, np.arange(40), np.arange(40, 50), config, **how)
+        return model.state_dict(), history
+
+    epochs = []
+    weights, history = run()
+    file = tmp_path / "training.checkpoint"
+    for stop in (3, 7):
+        with pytest.raises(KeyboardInterrupt):
+            run(file, stop)
+    epochs.clear()
+    again, resumed = run(file)
+    assert epochs == list(range(7, 13))  # six whole epochs were kept; the seventh was cut off before it was saved
+    assert resumed == history
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+    file.write_bytes(file.read_bytes()[:100])
+    epochs.clear()
+    again, _ = run(file)
+    assert epochs[0] == 1  # a damaged one is not taken
+    assert all(torch.equal(again[name], weights[name]) for name in weights)
+
+
+def test_a_checkpoint_of_another_training_is_not_taken(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    clips, truth = make_clips()
+
+    def run(seed, config=CONFIG):
+        told = []
+        how = {"seed": seed, "progress": lambda done, total, note: told.append(done), "checkpoint": tmp_path / "c"}
+        train_classifier(Linear(), clips, truth, np.arange(40), np.arange(40, 50), config, **how)
+        return told
+
+    assert run(0)[0] == 1
+    assert run(0) == []  # nothing is left to do
+    assert run(1)[0] == 1
+    assert run(1, dataclasses.replace(CONFIG, lr=0.04))[0] == 1
+
+
+class Crowded(Linear):
+    """Runs out of memory with more than three clips."""
+
+    def forward(self, clips):
+        if self.training and len(clips) > 3:
+            raise torch.OutOfMemoryError("too many")
+        return super().forward(clips)
+
+
+@pytest.mark.parametrize("balanced", [False, True])
+def test_too_little_memory_is_met_with_smaller_pieces_of_the_same_batches(balanced):
+    config = dataclasses.replace(CONFIG, balanced=balanced)
+    whole, undisturbed, _, _ = fit(config)
+    pieces, history, _, _ = fit(config, model=Crowded())
+    assert (undisturbed.micro_batch, history.micro_batch) == (0, 2)
+    assert "micro_batch" not in undisturbed.describe()
+    assert history.describe()["micro_batch"] == 2
+    assert history.train_loss == pytest.approx(undisturbed.train_loss, rel=1e-4)
+    assert torch.allclose(whole.linear.weight, pieces.linear.weight, atol=1e-5)
+
+
+def test_memory_for_no_clip_at_all_is_told():
+    class Full(Linear):
+        def forward(self, clips):
+            raise torch.OutOfMemoryError("none left")
+
+    with pytest.raises(torch.OutOfMemoryError, match="none left"):
+        fit(model=Full())
