@@ -91,13 +91,12 @@ class StageStore:
             with _partial_folder(path) as folder:
                 info = dict(compute(folder) or {})
                 _clear(folder, lambda file: file.name.endswith(CHECKPOINT))
-                files = sorted(file for file in folder.rglob("*") if file.is_file())
                 state = {
                     "name": name,
                     "key": key,
                     "version": version,
                     "inputs": inputs,
-                    "content": digest({str(file.relative_to(folder)): file_digest(file) for file in files}),
+                    "content": content_of(folder),
                     "info": info,
                     "seconds": round(time.perf_counter() - started, 3),
                     "peak_memory_mb": _peak_memory_mb(),
@@ -143,6 +142,12 @@ class FinishedStages(StageStore):
                 raise MissingStageError({key: None})
             self._seen[key] = done
         return self._seen[key]
+
+
+def content_of(folder: Path) -> str:
+    """Digest of the names and bytes of a stage's files."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / _STATE)
+    return digest({str(file.relative_to(folder)): file_digest(file) for file in files})
 
 
 @contextmanager

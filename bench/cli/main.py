@@ -7,6 +7,7 @@ from bench.cli.data import data
 from bench.cli.info import doctor, list_plugins
 from bench.cli.release import anonymize, view
 from bench.cli.run import job, plan, run, status
+from bench.cli.upkeep import audit, explain, store
 from bench.cli.validation import validate
 from bench.cli.views import plot, table, ui
 
@@ -21,6 +22,9 @@ main.add_command(run)
 main.add_command(plan)
 main.add_command(job)
 main.add_command(status)
+main.add_command(store)
+main.add_command(explain)
+main.add_command(audit)
 main.add_command(anonymize)
 main.add_command(view)
 main.add_command(table)

@@ -33,6 +33,7 @@ from bench.files import UserError, atomic_folder, read_json, resumable_folder, w
 from bench.skeleton import Layout, get_layout, layout_names
 
 SCHEMA = 1
+_ROWS_AT_A_TIME = 100_000
 HEIGHT_CLASS, HEIGHT_CLASSES = "height_class", ("short", "medium", "tall")
 _MEASURED = 16  # frames of a clip in which height is measured
 REQUIRED_LABELS = ("clip", "action", "subject", "performance")
@@ -340,6 +341,16 @@ class ClipStore:
     @property
     def fingerprint(self) -> str:
         return self.meta["fingerprint"]
+
+    def measured_fingerprint(self) -> str:
+        """Fingerprint of what lies on the disk now."""
+        found = hashlib.sha256()
+        for rows in np.array_split(self.rows, max(1, len(self.rows) // _ROWS_AT_A_TIME)):
+            found.update(np.ascontiguousarray(rows, dtype="<f4"))
+        index = np.ascontiguousarray(self.index, dtype="<i8")
+        for part in (index.tobytes(), (self.path / "labels.csv").read_bytes(), self.layout.name.encode()):
+            found.update(part)
+        return found.hexdigest()[:16]
 
     @property
     def lengths(self) -> np.ndarray:

@@ -1,0 +1,132 @@
+"""Reproduction: records measured again from the raw clips on, in an empty folder, and compared."""
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bench.executors import Where
+from bench.experiment import Experiment
+from bench.files import UserError
+from bench.measured import measure
+from bench.records import IDENTITY, Record
+from bench.runner import run_plans
+
+TOLERANCE = 1e-4  # largest difference of a class probability, similarity or pose error on the same kind of hardware
+_NUMBERS = ("leakage", "action_raw", "action_retrained")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What an audit says of one record.
+
+    Args:
+        record: The record.
+        same: Whether it was reproduced within the tolerance.
+        told: In words.
+    """
+
+    record: Record
+    same: bool
+    told: str
+
+
+def choose(found: Sequence[Record], sample: int | None, seed: int) -> list[Record]:
+    """Some records at random; all if no number is given."""
+    if sample is None or sample >= len(found):
+        return list(found)
+    chosen = np.random.default_rng(seed).choice(len(found), sample, replace=False)
+    return [found[i] for i in sorted(chosen)]
+
+
+def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float, tell: Callable[[Verdict], None]) -> bool:
+    """Measures records again and compares what attackers and action classifiers say of each clip.
+
+    Only the prepared clips are taken from the results folder; everything else is computed anew in a folder of its own, shared
+    stages once.
+
+    Args:
+        found: The records.
+        results: Folder that they come from.
+        where: Where to compute.
+        tolerance: Largest difference of any number said of a clip.
+        tell: Called with each verdict.
+
+    Returns:
+        Whether all were reproduced.
+    """
+    sound, plans, broken = True, {}, {}
+    with tempfile.TemporaryDirectory(prefix="bench-audit-") as name:
+        again = Path(name)
+        (again / "data").symlink_to((results / "data").resolve(), target_is_directory=True)
+        for record in found:
+            try:
+                (plans[record.path],) = experiment_of(record).plans(again)
+            except UserError as error:
+                broken[record.path] = f"cannot be done again: {error}"
+        result = run_plans(list(plans.values()), again, where, "bench audit")
+        measured = {record.data["key"]: record for record in result.records}
+        for record in found:
+            verdict = _verdict(record, broken.get(record.path, ""), measured, result.failed, tolerance)
+            sound = sound and verdict.same
+            tell(verdict)
+    return sound
+
+
+def experiment_of(record: Record) -> Experiment:
+    """What would measure this record alone."""
+    data = record.data
+    return Experiment(
+        dataset=data["dataset"],
+        protocol=data["protocol"]["name"],
+        anonymizer=data["names"]["anonymizer"],
+        attacker=data["names"]["attacker"],
+        threat=data["threat"],
+        preset=data["preset"]["name"],
+        seeds=(data["seed"],),
+        controls=False,
+    )
+
+
+def _verdict(
+    record: Record, broken: str, measured: Mapping[str, Record], failed: Sequence[Mapping[str, str]], tolerance: float
+) -> Verdict:
+    data = record.data
+    if broken:
+        return Verdict(record, False, broken)
+    if new := measured.get(data["key"]):
+        return _compare(record, new, tolerance)
+    names = {**data["names"], "threat": data["threat"], "seed": str(data["seed"])}
+    errors = [failure["error"] for failure in failed if all(failure[name] == value for name, value in names.items())]
+    if errors:
+        return Verdict(record, False, f"cannot be done again: {errors[0]}")
+    like = [new for new in measured.values() if (new.data["names"], new.data["threat"]) == (data["names"], data["threat"])]
+    changed = [name for name in IDENTITY if like and like[0].data[name] != data[name]]
+    return Verdict(record, False, f"cannot be done again: {', '.join(changed) or 'something'} changed since it was measured")
+
+
+def _compare(old: Record, new: Record, tolerance: float) -> Verdict:
+    before, after = old.predictions(), new.predictions()
+    for name, values in before.items():
+        if name not in after or values.shape != after[name].shape:
+            return Verdict(old, False, f"DIFFERS: {name} is of another shape")
+        if values.dtype.kind != "f" and not np.array_equal(values, after[name]):
+            return Verdict(old, False, f"DIFFERS: {name}, so other clips or labels were tested")
+    apart = {name: _apart(values, after[name]) for name, values in before.items() if values.dtype.kind == "f"}
+    name, most = max(apart.items(), key=lambda one: one[1])
+    if most == 0:
+        same = old.path.read_bytes() == new.path.read_bytes()
+        return Verdict(old, True, "equal to the bit" + ("" if same else " in all predictions; the curves of the training differ"))
+    first, second = measure([old]).row(), measure([new]).row()
+    told = ", ".join(f"{number} {first[number]:.4f} -> {second[number]:.4f}" for number in _NUMBERS)
+    if most <= tolerance:
+        return Verdict(old, True, f"equal within {tolerance:g}: largest difference {most:.1e} ({name}); {told}")
+    return Verdict(old, False, f"DIFFERS by up to {most:.1e} ({name}), more than {tolerance:g}; {told}")
+
+
+def _apart(before: np.ndarray, after: np.ndarray) -> float:
+    """Largest difference; where both are unknown there is none."""
+    both = np.isnan(before) & np.isnan(after)
+    return float(np.where(both, 0.0, np.nan_to_num(np.abs(before - after), nan=np.inf)).max(initial=0.0))

@@ -1,0 +1,87 @@
+"""`bench store`, `bench explain` and `bench audit`: whether what lies there can be trusted, and how it came about."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli.common import results_option
+from bench.cli.options import make_where, where_options
+from bench.files import UserError
+
+
+def _inventory(results: Path) -> Any:
+    from bench.inventory import Inventory
+
+    if not (results / "records").is_dir() and not (results / "stages").is_dir():
+        raise UserError(f"{results} holds no results; --results names another folder")
+    return Inventory(results)
+
+
+@click.group()
+def store() -> None:
+    """Check the results folder, or free what no record needs."""
+
+
+@store.command()
+@results_option
+def verify(results: Path) -> None:
+    """Read every stage, record and prepared data set again and compare it with its digest."""
+    inventory, count = _inventory(results), 0
+    for path, wrong in inventory.damage():
+        click.echo(f"DAMAGED {path}: {wrong}")
+        count += 1
+    click.echo(f"{len(inventory.stages)} stages and {len(inventory.records)} records read; {count or 'nothing'} damaged")
+    if count:
+        raise click.exceptions.Exit(1)
+
+
+@store.command()
+@click.option("--dry-run", is_flag=True, help="Only say how much would be freed.")
+@results_option
+def gc(dry_run: bool, results: Path) -> None:
+    """Remove stages that no record rests on, and what killed processes left behind."""
+    count, size = _inventory(results).free(really=not dry_run)
+    click.echo(f"{count} folders, {size / 1e6:.1f} MB {'would be ' if dry_run else ''}freed")
+
+
+@click.command()
+@click.argument("record")
+@results_option
+def explain(record: str, results: Path) -> None:
+    """Print how a number came about, stage by stage. RECORD is its key, the beginning of it, or its file."""
+    from bench.cli.present import wide_console
+    from bench.explain import explain as tree_of
+    from bench.explain import find_record
+
+    inventory = _inventory(results)
+    wide_console().print(tree_of(inventory, find_record(inventory, record)), highlight=False, markup=False)
+
+
+@click.command()
+@click.argument("keys", nargs=-1, metavar="[RECORD]...")
+@click.option("--sample", type=click.IntRange(1), help="So many records at random, rather than all.")
+@click.option("--sample-seed", type=int, default=0, show_default=True, help="Which ones.")
+@click.option("--tolerance", type=click.FloatRange(0), help="Largest difference of what is said of a clip; 1e-4 by default.")
+@where_options
+@results_option
+def audit(
+    keys: tuple[str, ...], sample: int | None, sample_seed: int, tolerance: float | None, results: Path, **options: Any
+) -> None:
+    """Measure records again, from the prepared clips on, and compare."""
+    from bench.audit import TOLERANCE, choose
+    from bench.audit import audit as run_audit
+    from bench.explain import find_record
+
+    where, inventory = make_where(options), _inventory(results)
+    found = [find_record(inventory, key) for key in keys] if keys else choose(inventory.records, sample, sample_seed)
+    if not found:
+        raise UserError(f"there are no records in {results}")
+
+    def tell(verdict: Any) -> None:
+        data = verdict.record.data
+        pair = f"{data['names']['anonymizer']} x {data['names']['attacker']}, {data['threat']}, seed {data['seed']}"
+        click.echo(f"{data['key']} {pair}: {verdict.told}")
+
+    if not run_audit(found, results, where, TOLERANCE if tolerance is None else tolerance, tell):
+        raise click.exceptions.Exit(1)
