@@ -76,6 +76,11 @@ class Record:
         """Digests of the clips that were released."""
         return (self.data["stages"]["release"]["content"],)
 
+    @property
+    def contents(self) -> list[Any]:
+        """What tells it from every other record, predictions included."""
+        return [self.data["key"], self.data["stages"]]
+
 
 @dataclass(frozen=True)
 class PooledRecord(Record):
@@ -96,6 +101,10 @@ class PooledRecord(Record):
         found = [fold.manifest() for fold in self.folds]
         seconds = round(sum(one["seconds"] for one in found), 3)
         return {**found[0], "seconds": seconds, "peak_memory_mb": max(one["peak_memory_mb"] for one in found)}
+
+    @property
+    def contents(self) -> list[Any]:
+        return [fold.contents for fold in self.folds]
 
     @property
     def keys(self) -> tuple[str, ...]:

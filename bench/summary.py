@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from bench.floors import floor
 from bench.measured import Measured, measure
 from bench.metrics.comparison import difference
 from bench.records import IDENTITY, Record, pool_folds
+from bench.remembered import measured_or_remembered
 from bench.threat import RANKING
 
 CONTROLS = ("identity", "null")  # the anonymizers that prove the instrument
@@ -34,12 +36,18 @@ FLAGS = {
 WITHHOLDING = ("no-control", "control-failed", "frozen-beats-retrained", "pass-through", "shared-performances")
 
 
-def measure_all(records: Iterable[Record]) -> list[Measured]:
-    """Pools folds, groups records that differ in their seed only, measures each group and raises its flags."""
+def measure_all(records: Iterable[Record], remembered: Path | None = None) -> list[Measured]:
+    """Pools folds, groups records that differ in their seed only, measures each group and raises its flags.
+
+    Args:
+        records: The records.
+        remembered: Folder in which measurements are kept for the next time; None keeps none.
+    """
     groups: dict[str, list[Record]] = {}
     for record in pool_folds(records):
         groups.setdefault(_group_key(record), []).append(record)
-    measured = [measure(sorted(group, key=lambda record: record.data["seed"])) for group in groups.values()]
+    seeds = [sorted(group, key=lambda record: record.data["seed"]) for group in groups.values()]
+    measured = [measured_or_remembered(group, remembered, measure) for group in seeds]
     measured = [replace(m, flags=_flags(m, measured)) for m in measured]
     return sorted(
         measured, key=lambda m: (m.group, _anonymizer_rank(m), m.first["target"], m.first["attacker"]["name"], m.first["threat"])

@@ -22,7 +22,7 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
     Raises:
         click.exceptions.Exit: with status 1 if a pair failed.
     """
-    measured = measure_all(result.records)
+    measured = measure_all(result.records, results / "measured")
     if measured:
         print_tables(measured, wide_console(stderr=json_file == "-"))
         write_csv(measured, results / "table.csv")

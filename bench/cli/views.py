@@ -41,7 +41,7 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
     found = [record for record in records(results / "records") if wanted(record.data)]
     if not found:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
-    return measure_all(found)
+    return measure_all(found, results / "measured")
 
 
 @click.command()
