@@ -13,7 +13,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from bench.data.store import ClipStore
-from bench.files import digest, read_json
+from bench.files import UserError, digest, read_json
 from bench.records import IDENTITY, Record, records
 from bench.stages import content_of
 
@@ -159,8 +159,8 @@ def _record_damage(record: Record, stages: Mapping[str, Stage]) -> Iterator[str]
         yield "what it states of itself does not fit its name; remove it, and it is measured again"
     try:
         arrays = record.predictions()
-    except (OSError, ValueError, EOFError, KeyError) as error:
-        yield f"its predictions cannot be read ({error}); remove it, and it is measured again"
+    except UserError as error:
+        yield str(error)
         return
     for name in _PREDICTIONS:
         of = data["stages"][name]

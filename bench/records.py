@@ -12,6 +12,8 @@ The JSON is written last: a record that has it is whole.
 import platform
 import subprocess
 import time
+import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.files import atomic_file, digest, file_name, package_version, read_json, write_json
+from bench.files import UserError, atomic_file, digest, file_name, package_version, read_json, write_json
 from bench.jobs import Job, Outcome
 from bench.pairs import REGIMES
 from bench.pipeline import VERSIONS, Bench
@@ -59,9 +61,16 @@ class Record:
         Of pooled folds also `fold` (n,): whose model was asked.
         `action_clip`, `action_label`, `action_subject` (m,), `action_reference`, `action_raw`, `action_retrained`,
         `transfer_reference` and `transfer_retrained` (m, A) and `fidelity` (m, F) for the action test clips.
+
+        Raises:
+            UserError: if the file is damaged.
         """
-        with np.load(self.path.with_suffix(".npz"), allow_pickle=False) as arrays:
-            return dict(arrays)
+        path = self.path.with_suffix(".npz")
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
+            raise UserError(f"{path} is damaged ({error}); remove it, and `bench run` measures it again") from error
 
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path.with_name(f"{self.path.stem}.manifest.json"))

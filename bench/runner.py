@@ -32,6 +32,7 @@ class Result:
         records: One for each job that ended well, in the order of the jobs.
         computed: How many of them were not there before.
         failed: For each job that failed, its names and what went wrong.
+        name: Name of the run.
         log: File with the traces of what failed; None if nothing did.
     """
 
@@ -39,6 +40,7 @@ class Result:
     computed: int = 0
     failed: list[dict[str, str]] = field(default_factory=list)
     log: Path | None = None
+    name: str = ""
 
 
 @dataclass
@@ -186,7 +188,7 @@ class Run:
     def _result(self, missing: int) -> Result:
         records = [self._found[place] for place in sorted(self._found)]
         failed = [_described(one) for one in sorted(self._failed, key=lambda one: one.place)]
-        return Result(records, missing - len(failed), failed, self._write_traces())
+        return Result(records, missing - len(failed), failed, self._write_traces(), self.name)
 
     def _write_traces(self) -> Path | None:
         """The traces of what failed, each once, for whoever mends a plugin."""

@@ -1,36 +1,51 @@
 """Records into MLflow: a view that can be deleted and rebuilt. One process, the parent, writes it.
 
-A parent run per invocation holds the trade-off table and the figure; a child run per pair and seed holds parameters, metrics with
-intervals, curves and the data it used.
+A run of kind "trade-off" for each invocation and table holds the table and the figure; one of kind "record" for each record,
+below the first invocation that gave it, holds parameters, metrics with intervals, curves and the data it used. Whatever is there
+already is not written again.
 """
 
 import logging
 import math
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from bench.grid import Grid
 from bench.measured import Measured, measure
+from bench.records import Record, records
+from bench.remembered import measured_or_remembered
 from bench.report.pareto import pareto_figure
+from bench.runlog import RunLog, run_logs
+from bench.summary import measure_all
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
 _PARAMS = ("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "provider")
 _BATCH = 1000  # the most metrics that the store takes at once
 _METRICS = ("leakage", "leakage_normalised", "top1", "top5", "action_raw", "action_retrained", "utility_retention")
+_REMEMBERED = "measured"
+# A server that is gone is noticed in seconds, rather than tried again for minutes; telemetry is off.
+_SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "DO_NOT_TRACK": "true",
+    "GIT_PYTHON_REFRESH": "quiet",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+}
 
 
 def tracking_uri(results: Path) -> str:
-    return f"sqlite:///{(results / 'mlflow.db').resolve()}"
+    """MLFLOW_TRACKING_URI, or a database in the results folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results / 'mlflow.db').resolve()}"
 
 
 def open_mlflow(results: Path) -> Any:
-    """The mlflow module, with its store in the results folder and telemetry off."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault("DO_NOT_TRACK", "true")
-    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    """The mlflow module, with its store chosen and telemetry off."""
+    for name, value in _SETTINGS.items():
+        os.environ.setdefault(name, value)
     results.mkdir(parents=True, exist_ok=True)
     import mlflow
 
@@ -40,43 +55,134 @@ def open_mlflow(results: Path) -> Any:
     return mlflow
 
 
-def log_run(measured: Sequence[Measured], results: Path, command: str) -> str:
-    """Logs one invocation: a parent run a table, a child run a record.
+def sync(results: Path, logs: Iterable[RunLog] | None = None) -> int:
+    """Writes what MLflow lacks of some invocations; of all, and of records of no invocation, if none are given.
 
     Returns:
-        Id of the last parent run.
+        Number of runs that were written.
     """
-    import pandas as pd
+    found = {record.data["key"]: record for record in records(results / "records")}
+    store = _Store(results)
+    for log in run_logs(results) if logs is None else logs:
+        of_run = [found[key] for key in log.records if key in found]
+        if of_run:
+            store.write(of_run, log)
+    if logs is None:
+        store.write(list(found.values()), None)
+    return store.written
 
-    mlflow = open_mlflow(results)
-    parent_id = ""
-    for group in dict.fromkeys(m.group for m in measured):
-        rows = [m for m in measured if m.group == group]
-        dataset, data, protocol, preset, _ = group
-        experiment = f"{dataset}, {protocol.replace('/', ' v')}, {preset}"  # MLflow reads a slash as a level of its own
-        found = mlflow.get_experiment_by_name(experiment)
-        identifier = (
-            found.experiment_id
-            if found
-            else mlflow.create_experiment(experiment, (results / "mlflow-artifacts").resolve().as_uri())
-        )
-        source = mlflow.data.from_pandas(_labels(rows), name=dataset, digest=data)
-        with mlflow.start_run(experiment_id=identifier, run_name="trade-off") as parent:
-            parent_id = parent.info.run_id
-            mlflow.set_tags({"command": command, "kind": "trade-off"})
-            mlflow.log_params({"dataset": dataset, "data": data, "protocol": protocol, "preset": preset})
+
+class _Store:
+    """MLflow's store of a results folder."""
+
+    def __init__(self, results: Path):
+        self._results = results
+        self._mlflow = open_mlflow(results)
+        self._client = self._mlflow.MlflowClient()
+        self._there: dict[str, dict[str, Any]] = {}  # runs by what they are of, by experiment
+        self.written = 0
+
+    def write(self, of_run: Sequence[Record], log: RunLog | None) -> None:
+        """Writes the tables of an invocation, if there is one, and its records."""
+        measured = measure_all(of_run, self._results / _REMEMBERED)
+        for group in dict.fromkeys(m.group for m in measured):
+            rows = [m for m in measured if m.group == group]
+            experiment = self._experiment(group)
+            source = self._mlflow.data.from_pandas(_labels(rows), name=group.dataset, digest=group.data)
+            there = self._there.setdefault(experiment, {})
+            parent = ""
+            if log:
+                name = f"{log.name} {group.version}"
+                if name not in there:
+                    there[name] = self._write_table(experiment, rows, log, name, source)
+                    self.written += 1
+                parent = there[name]
+            for m in rows:
+                for record in m.records:
+                    if record.data["key"] not in there:
+                        there[record.data["key"]] = self._write_record(experiment, parent, self._alone(m, record), source)
+                        self.written += 1
+
+    def _alone(self, measured: Measured, record: Record) -> Measured:
+        """One seed of a row, by itself."""
+        if len(measured.records) == 1:
+            return measured
+        return replace(measured_or_remembered([record], self._results / _REMEMBERED, measure), flags=measured.flags)
+
+    def _experiment(self, group: Any) -> str:
+        """Id of a table's experiment; what is there is looked up once."""
+        name = f"{group.dataset}, {group.protocol.replace('/', ' v')}, {group.preset}"  # a slash would be a level of its own
+        found = self._client.get_experiment_by_name(name)
+        if found:
+            identifier = found.experiment_id
+        else:
+            local = tracking_uri(self._results).startswith("sqlite")
+            where = (self._results / "mlflow-artifacts").resolve().as_uri() if local else None
+            identifier = self._client.create_experiment(name, where)
+        if identifier not in self._there:
+            runs = _all_runs(self._client, identifier)
+            self._there[identifier] = {run.data.tags["of"]: run.info.run_id for run in runs if "of" in run.data.tags}
+        return identifier
+
+    def _write_table(self, experiment: str, rows: Sequence[Measured], log: RunLog, name: str, source: Any) -> str:
+        import pandas as pd
+
+        mlflow, grid, group = self._mlflow, Grid.of(rows), rows[0].group
+        tags = {"command": log.command, "experiment": log.experiment, "kind": "trade-off"}
+        tags["failed controls"] = "; ".join(grid.failed_controls) or "none"
+        with mlflow.start_run(experiment_id=experiment, run_name="trade-off", tags=tags) as parent:
+            mlflow.log_params({"dataset": group.dataset, "data": group.data, "protocol": group.protocol, "preset": group.preset})
             mlflow.log_input(source, context="test")
-            grid = Grid.of(rows)
-            mlflow.set_tag("failed controls", "; ".join(grid.failed_controls) or "none")
             mlflow.log_metrics(_summary(grid))
             table = pd.DataFrame([{**m.row(), "flags": " ".join(m.flags), "record": " ".join(m.row()["record"])} for m in rows])
             mlflow.log_table(table, "trade-off.json")
-            mlflow.log_figure(pareto_figure(grid, experiment), "pareto.png")
-        for m in rows:
-            for record in m.records:
-                single = m if len(m.records) == 1 else replace(measure([record]), flags=m.flags)
-                _log_record(mlflow, identifier, parent_id, single, source)
-    return parent_id
+            mlflow.log_figure(pareto_figure(grid, str(group)), "pareto.png")
+            mlflow.set_tag("of", name)  # last: one that was cut off is written again
+        return parent.info.run_id
+
+    def _write_record(self, experiment: str, parent: str, measured: Measured, source: Any) -> str:
+        from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
+
+        record = measured.records[0]
+        data, manifest, row = record.data, record.manifest(), measured.row()
+        names, now = data["names"], int(time.time() * 1000)
+        tags = {"kind": "record", "record": data["key"], "flags": " ".join(measured.flags), "commit": manifest["commit"]}
+        tags |= {"mlflow.parentRunId": parent} if parent else {}
+        run_name = f"{names['anonymizer']} x {names['attacker']}, {data['threat']}, seed {data['seed']}"
+        run = self._client.create_run(experiment, start_time=now, tags=tags, run_name=run_name).info.run_id
+        params = {name: row[name] for name in _PARAMS} | {"seed": data["seed"], "record": data["key"], "data": data["data"]}
+        metrics = [Metric(name, value, now, 0) for name, value in _values(data, manifest, row).items()]
+        metrics += [Metric(f"attacker_{name}", value, now, epoch) for name, epoch, value in _curves(data["training"])]
+        self._client.log_inputs(run, [DatasetInput(Dataset(**source.to_dict()), [InputTag("mlflow.data.context", "test")])])
+        for start in range(0, len(metrics), _BATCH):
+            self._client.log_batch(run, metrics=metrics[start : start + _BATCH])
+        params_there = [Param(name, str(value)) for name, value in params.items()]
+        self._client.log_batch(run, params=params_there, tags=[RunTag("of", data["key"])])  # last, as above
+        self._client.set_terminated(run)
+        return run
+
+
+def _all_runs(client: Any, experiment: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs([experiment], max_results=1000, page_token=token)
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _values(data: Mapping[str, Any], manifest: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
+    values = {f"{name}{end}": row.get(f"{name}{end}") for name in _METRICS for end in ("", "_low", "_high")}
+    values |= {"chance": data["chance"], "prior": data["prior"]}
+    values |= {name: manifest[name] for name in ("seconds", "peak_memory_mb")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _curves(training: Mapping[str, Any]) -> Iterator[tuple[str, int, float]]:
+    for name, curve in training.get("curves", {}).items():
+        if name in _CURVES:
+            yield from ((name, epoch, value) for epoch, value in enumerate(curve))
 
 
 def _summary(grid: Grid) -> dict[str, float]:
@@ -96,34 +202,3 @@ def _labels(rows: Sequence[Measured]) -> Any:
     arrays = rows[0].records[0].predictions()
     columns = {"clip": arrays["action_clip"], "action": arrays["action_label"], "subject": arrays["action_subject"]}
     return pd.DataFrame(columns).astype(str)
-
-
-def _log_record(mlflow: Any, experiment: str, parent: str, measured: Measured, source: Any) -> None:
-    from mlflow.entities import Metric
-
-    record = measured.records[0]
-    data, manifest, row = record.data, record.manifest(), measured.row()
-    names = data["names"]
-    params = {name: row[name] for name in _PARAMS}
-    params |= {"seed": data["seed"], "record": data["key"], "data": data["data"]}
-    values = {f"{name}{end}": row.get(f"{name}{end}") for name in _METRICS for end in ("", "_low", "_high")}
-    values |= {"chance": data["chance"], "prior": data["prior"]}
-    values |= {name: manifest[name] for name in ("seconds", "peak_memory_mb")}
-    curves = {name: curve for name, curve in data["training"].get("curves", {}).items() if name in _CURVES}
-    with mlflow.start_run(
-        experiment_id=experiment,
-        run_name=f"{names['anonymizer']} x {names['attacker']}, {data['threat']}, seed {data['seed']}",
-        parent_run_id=parent,
-        nested=True,
-        tags={"kind": "record", "record": data["key"], "flags": " ".join(measured.flags), "commit": manifest["commit"]},
-    ) as run:
-        mlflow.log_params(params)
-        mlflow.log_metrics({name: value for name, value in values.items() if value is not None})
-        mlflow.log_input(source, context="test")
-        points = [
-            Metric(f"attacker_{name}", value, run.info.start_time, epoch)
-            for name, curve in curves.items()
-            for epoch, value in enumerate(curve)
-        ]
-        for start in range(0, len(points), _BATCH):
-            mlflow.MlflowClient().log_batch(run.info.run_id, metrics=points[start : start + _BATCH])

@@ -9,7 +9,7 @@ from bench.cli.release import anonymize, view
 from bench.cli.run import job, plan, run, status
 from bench.cli.upkeep import audit, explain, store
 from bench.cli.validation import validate
-from bench.cli.views import plot, table, ui
+from bench.cli.views import mlflow, plot, table, ui
 
 
 @click.group(cls=FriendlyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
@@ -30,6 +30,7 @@ main.add_command(view)
 main.add_command(table)
 main.add_command(plot)
 main.add_command(ui)
+main.add_command(mlflow)
 main.add_command(list_plugins, "list")
 main.add_command(data)
 main.add_command(doctor)

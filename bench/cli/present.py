@@ -9,8 +9,11 @@ from rich.console import Console
 from bench.grid import Grid
 from bench.report.pareto import pareto_figure, save_figure
 from bench.report.table import print_tables, write_csv, write_json_document
+from bench.runlog import make_log
 from bench.runner import Result
 from bench.summary import measure_all
+
+_LONG = 200  # characters of an error message
 
 
 def present(result: Result, results: Path, *, json_file: str | None, mlflow: bool, experiment: str) -> None:
@@ -22,6 +25,9 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
     Raises:
         click.exceptions.Exit: with status 1 if a pair failed.
     """
+    command = " ".join(["bench", *sys.argv[1:]])
+    log = make_log(result.name, command, experiment, tuple(key for r in result.records for key in r.keys), len(result.failed))
+    log.write(results)
     measured = measure_all(result.records, results / "measured")
     if measured:
         print_tables(measured, wide_console(stderr=json_file == "-"))
@@ -32,13 +38,16 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
         click.echo(text)
     click.echo(f"{result.computed} of {len(result.records)} records computed now, the others were already there", err=True)
     if measured and mlflow:
-        from bench.tracking import log_run
+        from bench.tracking import sync
 
         try:
-            log_run(measured, results, " ".join(["bench", *sys.argv[1:]]), experiment)
+            sync(results, [log])
             click.echo("MLflow: run `bench ui` to see the runs", err=True)
         except Exception as error:  # MLflow is a view: the records are written, and the run ended well without it
-            click.echo(f"MLflow could not be written ({type(error).__name__}: {error}); the records are not affected", err=True)
+            told = f"{type(error).__name__}: {error}"
+            told = told if len(told) < _LONG else f"{told[:_LONG]}..."
+            click.echo(f"MLflow could not be written ({told})", err=True)
+            click.echo("the records are not affected; `bench mlflow sync` writes what is missing", err=True)
     tell_failures(result)
 
 

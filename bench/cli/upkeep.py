@@ -41,6 +41,11 @@ def verify(results: Path) -> None:
 @results_option
 def gc(dry_run: bool, results: Path) -> None:
     """Remove stages that no record rests on, and what killed processes left behind."""
+    from bench.status import read_status
+
+    runs, workers = read_status(results / "status")
+    if runs or workers:
+        raise UserError(f"{len(runs)} runs are at work on {results} (bench status); wait for them")
     count, size = _inventory(results).free(really=not dry_run)
     click.echo(f"{count} folders, {size / 1e6:.1f} MB {'would be ' if dry_run else ''}freed")
 

@@ -105,6 +105,23 @@ def pareto(dataset: str | None, protocol: str | None, preset: str | None, out: P
         click.echo(save_figure(pareto_figure(Grid.of(rows), str(group)), file))
 
 
+@click.group()
+def mlflow() -> None:
+    """MLflow's view of the records."""
+
+
+@mlflow.command()
+@results_option
+def sync(results: Path) -> None:
+    """Write what MLflow lacks: every record, and the table and figure of every run. Twice is as good as once."""
+    from bench.tracking import sync as write_missing
+    from bench.tracking import tracking_uri
+
+    if not (results / "records").is_dir():
+        raise UserError(f"{results} holds no records; --results names another folder")
+    click.echo(f"{write_missing(results)} runs written to {tracking_uri(results)}")
+
+
 @click.command()
 @click.option("--port", type=click.IntRange(1, 65535), default=5000, show_default=True, help="Port of the local server.")
 @results_option

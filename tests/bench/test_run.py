@@ -501,14 +501,15 @@ def test_wrong_folds(tmp_path, protocol, message):
 def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished):
     import mlflow
 
-    from bench.records import records
-    from bench.summary import measure_all
-    from bench.tracking import log_run, tracking_uri
+    from bench.tracking import sync, tracking_uri
 
     results, document, _ = finished
-    parent = log_run(measure_all(records(results / "records")), results, "bench run")
+    assert sync(results) == 15
+    assert sync(results) == 0
     client = mlflow.MlflowClient(tracking_uri(results))
-    run = client.get_run(parent)
+    (experiment,) = client.search_experiments(filter_string=f"name LIKE '{DATA}%'")
+    (run,) = client.search_runs([experiment.experiment_id], "tags.kind = 'trade-off'")
+    parent = run.info.run_id
     assert {file.path for file in client.list_artifacts(parent)} == {"pareto.png", "trade-off.json"}
     assert run.inputs.dataset_inputs[0].dataset.name == DATA
     assert run.data.metrics["worst leakage/null"] == 0
@@ -522,6 +523,10 @@ def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished):
         assert child.inputs.dataset_inputs
     curves = [c for c in children if c.data.params["attacker"].startswith("shiftgcn")]
     assert len(client.get_metric_history(curves[0].info.run_id, "attacker_train_loss")) >= 2
+    client.delete_run(children[0].info.run_id)
+    (results / "runs").rename(results / "runs-aside")
+    assert sync(results) == 1  # of no invocation that is known
+    (results / "runs-aside").rename(results / "runs")
 
 
 def test_the_same_command_again_computes_nothing(finished):
