@@ -62,7 +62,7 @@ def _each(steps: Iterable[Callable[[], Any]]) -> None:
         try:
             step()
         except MissingStageError as error:
-            missing |= error.stages
+            missing = error.stages | missing  # whoever asks first names it
     if missing:
         raise MissingStageError(missing)
 

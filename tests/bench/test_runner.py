@@ -1,0 +1,269 @@
+"""Runs as whole processes: whatever executor does the work, and whatever happens to it, the records are the same."""
+
+import json
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench.executors import Where
+from bench.files import UserError
+from bench.records import records
+from bench.status import Reporter, read_status
+from tests.small_run import run
+
+SCRIPT = Path(__file__).parents[1] / "small_run.py"
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+CPU = (torch.device("cpu"),)
+
+
+def start(results: Path, *arguments: str, environment=ENVIRONMENT, **how) -> subprocess.Popen:
+    command = [sys.executable, str(SCRIPT), str(results), *arguments]
+    return subprocess.Popen(command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+
+
+def outcome(process: subprocess.Popen) -> dict:
+    out, err = process.communicate()
+    assert process.returncode == 0, err
+    return json.loads(out.splitlines()[-1])
+
+
+def record_bytes(results: Path) -> dict[str, bytes]:
+    folder = results / "records"
+    files = {path: path.read_bytes() for path in folder.rglob("*.json") if not path.name.endswith(".manifest.json")}
+    return {str(path.relative_to(folder)): content for path, content in files.items()}
+
+
+def nothing_half_written(results: Path) -> None:
+    for record in records(results / "records"):
+        record.predictions()
+        record.manifest()
+    stages = {path.name for path in results.glob("stages/*/*") if path.is_dir() and not path.name.startswith(".")}
+    assert stages == {path.parent.name for path in results.glob("stages/*/*/stage.json")}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> Path:
+    """A run in this process that nothing happened to."""
+    results = tmp_path_factory.mktemp("undisturbed")
+    result = run(results, Where("serial", CPU))
+    assert (len(result.records), result.computed, result.failed) == (8, 8, [])
+    return results
+
+
+def test_processes_give_the_same_records(undisturbed, tmp_path):
+    result = run(tmp_path, Where("local", CPU, workers=2))
+    assert (result.computed, result.failed) == (8, [])
+    assert record_bytes(tmp_path) == record_bytes(undisturbed)
+    assert not list((tmp_path / "status").iterdir())
+
+
+@pytest.mark.slow
+def test_ray_gives_the_same_records_as_processes_and_as_none(tmp_path):
+    pytest.importorskip("ray")
+    grid = {"anonymizers": "identity,gauss:std=0.1,mean-skeleton", "attackers": "bones-lda,gait-dyn,shiftgcn-reid"}
+    found = {}
+    for name in ("serial", "local", "ray"):
+        where = Where(name, CPU, workers=None if name == "serial" else 2)
+        result = run(tmp_path / name, where, **grid)
+        assert not result.failed
+        found[name] = record_bytes(tmp_path / name)
+    assert len(found["serial"]) == 4 * 3 + 2  # null and two controls besides
+    assert found["serial"] == found["local"] == found["ray"]
+
+
+def test_unknown_executors_and_clusters_are_told(tmp_path):
+    with pytest.raises(UserError, match="no executor named 'slurm'; there are serial, local, ray"):
+        run(tmp_path, Where("slurm", CPU))
+
+
+@pytest.mark.slow
+def test_two_runs_on_one_store_do_no_stage_twice(undisturbed, tmp_path):
+    first, second = start(tmp_path), start(tmp_path)
+    done = [outcome(first), outcome(second)]
+    assert [one["records"] for one in done] == [8, 8]
+    assert not any(one["failed"] for one in done)
+    assert record_bytes(tmp_path) == record_bytes(undisturbed)
+    nothing_half_written(tmp_path)
+
+
+PLUGINS = '''
+    import os
+    import time
+    from dataclasses import dataclass
+
+    from bench.anonymizer import Anonymizer
+
+
+    @dataclass(frozen=True)
+    class Raises(Anonymizer):
+        """Raises."""
+
+        def transform(self, batch, state):
+            raise RuntimeError("out of ideas")
+
+
+    class Hangs(Anonymizer):
+        """Never ends."""
+
+        def transform(self, batch, state):
+            time.sleep(1e6)
+
+
+    class NotANumber(Anonymizer):
+        """Gives no numbers."""
+
+        def transform(self, batch, state):
+            return batch.clips * float("nan")
+
+
+    class Leaks(Anonymizer):
+        """Takes more and more memory."""
+
+        def transform(self, batch, state):
+            kept = []
+            while True:
+                kept.append(b"x" * 50_000_000)
+                time.sleep(0.01)
+
+
+    class Dies(Anonymizer):
+        """Takes its process with it."""
+
+        def transform(self, batch, state):
+            os.kill(os.getpid(), 9)
+
+
+    class Exits(Anonymizer):
+        """Ends its process."""
+
+        def transform(self, batch, state):
+            os._exit(3)
+'''
+NAMES = {
+    "raises": ("Raises", "RuntimeError: out of ideas"),
+    "hangs": ("Hangs", "TimeoutError: it took longer than 25 s (--time-limit)"),
+    "not-a-number": ("NotANumber", "ValueError: NotANumber returned 172800 coordinates that are not finite"),
+    "leaks": ("Leaks", "MemoryError: its process used more than 1500 MB (--memory-limit)"),
+    "dies": ("Dies", "ProcessExpired: its process ended, killed by SIGKILL, perhaps for want of memory"),
+    "exits": ("Exits", "ProcessExpired: its process ended, exit status 3"),
+}
+
+
+@pytest.fixture
+def plugins(tmp_path) -> dict[str, str]:
+    """An installed distribution with plugins that misbehave; the environment in which it is found."""
+    site = tmp_path / "site"
+    (site / "rogue-1.0.dist-info").mkdir(parents=True)
+    (site / "rogue-1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: rogue\nVersion: 1.0\n")
+    points = "\n".join(f"{name} = rogue:{kind}" for name, (kind, _) in NAMES.items())
+    (site / "rogue-1.0.dist-info" / "entry_points.txt").write_text(f"[skeleton_privacy_bench.anonymizers]\n{points}\n")
+    (site / "rogue.py").write_text(textwrap.dedent(PLUGINS))
+    return {**ENVIRONMENT, "PYTHONPATH": f"{site}{os.pathsep}{ENVIRONMENT['PYTHONPATH']}"}
+
+
+@pytest.mark.slow
+def test_plugins_that_misbehave_cost_their_own_pairs_and_no_others(undisturbed, tmp_path, plugins):
+    everything = ",".join([*NAMES, "gauss:std=0.1"])
+    limits = ("--seconds", "25", "--memory", "1500")
+    done = outcome(start(tmp_path / "r", "--anonymizers", everything, *limits, environment=plugins))
+    errors = {failure["anonymizer"]: failure["error"] for failure in done["failed"]}
+    assert set(errors) == set(NAMES)
+    for name, (_, expected) in NAMES.items():
+        assert expected in errors[name], name
+    assert record_bytes(tmp_path / "r") == record_bytes(undisturbed)
+    nothing_half_written(tmp_path / "r")
+    (log,) = (tmp_path / "r" / "failures").iterdir()
+    assert 'raise RuntimeError("out of ideas")' in log.read_text()
+
+
+@pytest.mark.slow
+def test_a_full_disk_fails_what_it_must_and_leaves_nothing_half_written(undisturbed, tmp_path):
+    def no_room():  # files of more than 60 kB cannot be written, as on a full disk
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))
+
+    run(tmp_path, Where("serial", CPU), anonymizers="identity", attackers="bones-lda", controls=False)
+    full = start(tmp_path, "--executor", "serial", preexec_fn=no_room)
+    done = outcome(full)
+    assert done["failed"]
+    assert {failure["error"].partition(":")[0] for failure in done["failed"]} == {"OSError", "SafetensorError"}
+    nothing_half_written(tmp_path)
+    again = outcome(start(tmp_path))
+    assert (again["records"], again["failed"]) == (8, [])
+    assert record_bytes(tmp_path) == record_bytes(undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_fifty_kills_at_random_moments_lose_nothing(undisturbed, tmp_path):
+    chance = random.Random(7)
+    expected, interrupted = record_bytes(undisturbed), 0
+    for kill in range(50):
+        process = start(tmp_path, start_new_session=True)
+        try:
+            process.wait(timeout=chance.uniform(1.0, 9.0))
+        except subprocess.TimeoutExpired:
+            interrupted += 1
+        if kill % 2:  # the run alone, whose workers must notice, or all of them at once
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        nothing_half_written(tmp_path)
+        assert record_bytes(tmp_path).items() <= expected.items()
+        if record_bytes(tmp_path) == expected:  # begin again, with some of the stages
+            doomed = [*tmp_path.glob("records/*"), *chance.sample(sorted(tmp_path.glob("stages/*/*/")), 12)]
+            for path in doomed:
+                subprocess.run(["rm", "-r", path], check=True)
+    assert interrupted >= 30
+    assert outcome(start(tmp_path))["failed"] == []
+    assert record_bytes(tmp_path) == expected
+
+
+def test_ctrl_c_ends_the_workers_and_the_rest_is_done_later(undisturbed, tmp_path):
+    process = start(tmp_path)
+    for _ in range(600):
+        workers = read_status(tmp_path / "status")[1]
+        if workers:
+            break
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert workers
+    for _ in range(100):
+        if read_status(tmp_path / "status") == ({}, []):
+            break
+        time.sleep(0.1)
+    assert read_status(tmp_path / "status") == ({}, [])
+    assert outcome(start(tmp_path))["records"] == 8
+    assert record_bytes(tmp_path) == record_bytes(undisturbed)
+
+
+def test_status_tells_how_far_things_are_and_forgets_the_dead(tmp_path):
+    worker = Reporter(tmp_path, "run")
+    with worker.step("train") as report:
+        report(3, 12, "loss 1")  # too soon after the first to be written
+        (status,) = read_status(tmp_path)[1]
+        assert (status.text, status.done, status.left) == ("train", 0, None)
+        worker.write("train", status.started - 30, 3, 12, "loss 1", now=True)
+        (status,) = read_status(tmp_path, "run")[1]
+        assert status.left == pytest.approx(90, abs=1)
+        assert 10 < status.memory_mb < 10_000
+        assert read_status(tmp_path, "another") == ({}, [])
+    assert len(worker.finished) == 1
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    file = next(tmp_path.iterdir())
+    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": ended.pid}))
+    assert read_status(tmp_path) == ({}, [])
+    assert not list(tmp_path.iterdir())
