@@ -67,9 +67,8 @@ def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float
             except UserError as error:
                 broken[record.path] = f"cannot be done again: {error}"
         result = run_plans(list(plans.values()), again, where, "bench audit")
-        measured = {record.data["key"]: record for record in result.records}
         for record in found:
-            verdict = _verdict(record, broken.get(record.path, ""), measured, result.failed, tolerance)
+            verdict = _verdict(record, broken.get(record.path, ""), result.records, result.failed, tolerance)
             sound = sound and verdict.same
             tell(verdict)
     return sound
@@ -91,20 +90,19 @@ def experiment_of(record: Record) -> Experiment:
 
 
 def _verdict(
-    record: Record, broken: str, measured: Mapping[str, Record], failed: Sequence[Mapping[str, str]], tolerance: float
+    record: Record, broken: str, measured: Sequence[Record], failed: Sequence[Mapping[str, str]], tolerance: float
 ) -> Verdict:
-    data = record.data
     if broken:
         return Verdict(record, False, broken)
-    if new := measured.get(data["key"]):
+    data, asked = record.data, experiment_of(record)
+    if new := next((new for new in measured if experiment_of(new) == asked), None):
+        changed = [name for name in IDENTITY if new.data[name] != data[name]]
+        if changed:
+            return Verdict(record, False, f"cannot be done again: {', '.join(changed)} changed since it was measured")
         return _compare(record, new, tolerance)
     names = {**data["names"], "threat": data["threat"], "seed": str(data["seed"])}
     errors = [failure["error"] for failure in failed if all(failure[name] == value for name, value in names.items())]
-    if errors:
-        return Verdict(record, False, f"cannot be done again: {errors[0]}")
-    like = [new for new in measured.values() if (new.data["names"], new.data["threat"]) == (data["names"], data["threat"])]
-    changed = [name for name in IDENTITY if like and like[0].data[name] != data[name]]
-    return Verdict(record, False, f"cannot be done again: {', '.join(changed) or 'something'} changed since it was measured")
+    return Verdict(record, False, f"cannot be done again: {errors[0]}")
 
 
 def _compare(old: Record, new: Record, tolerance: float) -> Verdict:

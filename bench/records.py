@@ -67,7 +67,7 @@ class Record:
         """
         path = self.path.with_suffix(".npz")
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged ({error}); remove it, and `bench run` measures it again") from error

@@ -40,7 +40,7 @@ def verify(results: Path) -> None:
 @click.option("--dry-run", is_flag=True, help="Only say how much would be freed.")
 @results_option
 def gc(dry_run: bool, results: Path) -> None:
-    """Remove stages that no record rests on, and what killed processes left behind."""
+    """Remove stages that no record rests on, models that were not chosen among them, and what killed processes left behind."""
     from bench.status import read_status
 
     runs, workers = read_status(results / "status")

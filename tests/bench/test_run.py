@@ -4,67 +4,19 @@ import dataclasses
 import json
 import re
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from click.testing import CliRunner
 from sklearn.metrics import roc_auc_score
-from torch import nn
 
-from bench.cli import main
 from bench.measured import COLUMNS, LINKAGE_COLUMNS
-from bench.presets import PRESETS
 from bench.records import records
-from bench.registry import BACKBONES, Plugin
-
-DATA = "synthetic:people=4,motions=3,cameras=1"
-HERE = ["--executor", "serial"]  # the tiny budget is known to this process alone
-RUN = [
-    "run",
-    "--dataset",
-    DATA,
-    "--anonymizer",
-    "identity,null,gauss:std=0.1",
-    "--attacker",
-    "bones-lda,shiftgcn-reid:backbone=simple",
-    "--no-mlflow",
-    *HERE,
-]
-
-
-class Simple(nn.Module):
-    """A backbone that learns in no time: linear in the mean pose and its spread."""
-
-    def __init__(self, *, layout, num_classes, num_bodies, width=1.0, in_channels=3):
-        super().__init__()
-        size = 2 * in_channels * layout.num_joints * num_bodies
-        self.norm = nn.BatchNorm1d(size, affine=False, momentum=0.5)
-        self.classifier = nn.Linear(size, num_classes)
-
-    def embed(self, clips):
-        return self.norm(torch.cat([clips.mean(2).flatten(1), clips.std(2).flatten(1)], dim=1))
-
-    def forward(self, clips):
-        return self.classifier(self.embed(clips))
-
-
-def shrink_budget(patch):
-    """Makes `quick` a matter of seconds: few epochs, a simple network."""
-    quick = PRESETS["quick"]
-    small = {name: dataclasses.replace(getattr(quick, name), epochs=12, frames=16, batch=4) for name in ("attack", "utility")}
-    patch.setitem(PRESETS, "quick", dataclasses.replace(quick, utility_backbone="simple", **small))
-    patch.setitem(BACKBONES._builtin, "simple", Plugin("backbone", "simple", f"{__name__}:Simple", "builtin"))
+from tests.tiny import DATA, HERE, RUN, bench, record_bytes, shrink_budget
 
 
 @pytest.fixture(autouse=True)
 def tiny_budget(monkeypatch):
     shrink_budget(monkeypatch)
-
-
-def bench(*arguments, results: Path):
-    return CliRunner().invoke(main, [*arguments, "--results", str(results)], catch_exceptions=False)
 
 
 @pytest.fixture(scope="module")
@@ -76,15 +28,6 @@ def finished(tmp_path_factory):
         outcome = bench(*RUN, "--json", str(results / "rows.json"), results=results)
     assert outcome.exit_code == 0, outcome.output
     return results, json.loads((results / "rows.json").read_text()), outcome
-
-
-def record_bytes(results: Path) -> dict[str, bytes]:
-    folder = results / "records"
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in folder.rglob("*.json")
-        if not path.name.endswith(".manifest.json")
-    }
 
 
 def test_rows_have_the_common_format_and_sane_values(finished):

@@ -19,6 +19,7 @@ from bench.files import UserError
 from bench.records import records
 from bench.status import Reporter, read_status
 from tests.small_run import run
+from tests.tiny import record_bytes
 
 SCRIPT = Path(__file__).parents[1] / "small_run.py"
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
@@ -34,12 +35,6 @@ def outcome(process: subprocess.Popen) -> dict:
     out, err = process.communicate()
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
-
-
-def record_bytes(results: Path) -> dict[str, bytes]:
-    folder = results / "records"
-    files = {path: path.read_bytes() for path in folder.rglob("*.json") if not path.name.endswith(".manifest.json")}
-    return {str(path.relative_to(folder)): content for path, content in files.items()}
 
 
 def nothing_half_written(results: Path) -> None:

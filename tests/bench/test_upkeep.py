@@ -1,0 +1,287 @@
+"""Before and after a run: plans, jobs, settings from a file; checks, clearing up, explanations and audits of what is there."""
+
+import json
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.inventory import Inventory
+from bench.records import records
+from bench.status import Reporter
+from tests.tiny import DATA, HERE, RUN, bench, record_bytes, shrink_budget
+
+WHAT = RUN[1 : RUN.index("--no-mlflow")]
+
+
+@pytest.fixture(autouse=True)
+def tiny_budget(monkeypatch):
+    shrink_budget(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A finished run that no test may change."""
+    results = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_budget(patch)
+        assert bench(*RUN, results=results).exit_code == 0
+    return results
+
+
+@pytest.fixture
+def copied(measured, tmp_path):
+    """A copy of it."""
+    return shutil.copytree(measured, tmp_path / "copy")
+
+
+def planned(output: str) -> dict[tuple[str, str], tuple[int, int, int]]:
+    """Stage and plugin to how many there are in all, done, and to do."""
+    lines = [line.split() for line in output.splitlines()[1:-1]]
+    return {(row[0], "" if row[1].isdigit() else row[1]): tuple(map(int, [x for x in row if x.isdigit()][:3])) for row in lines}
+
+
+def test_a_plan_counts_what_the_run_then_does(measured, tmp_path):
+    told = bench("plan", *WHAT, results=tmp_path)
+    assert told.exit_code == 0, told.output
+    assert not (tmp_path / "stages").exists()
+    kinds = Counter()
+    for (kind, _), (whole, there, missing) in planned(told.stdout).items():
+        assert (whole, there) == (missing, 0)
+        kinds[kind] += whole
+    made = {kind: len(list((measured / "stages" / kind).glob("*/stage.json"))) for kind in kinds if kind != "record"}
+    assert kinds == {**made, "record": 14}
+    assert "14 pairs, 0 of them there" in told.stdout
+    assert "of which nothing is known" in told.stdout
+
+
+def test_a_plan_knows_what_is_there_and_how_long_the_rest_took_before(copied):
+    same = bench("run", *WHAT, "--dry-run", results=copied).stdout
+    assert all(there == whole for whole, there, _ in planned(same).values())
+    assert "14 pairs, 14 of them there; about 0 s" in same
+    before = record_bytes(copied)
+    more = bench("plan", *WHAT, "--anonymizer", "identity,null,gauss:std=0.1,gauss:std=0.2", results=copied).stdout
+    assert planned(more)["record", "bones-lda"] == (8, 6, 2)
+    assert planned(more)["release", "gauss"] == (2, 0, 2)
+    assert "nothing is known" not in more
+    assert record_bytes(copied) == before
+
+
+def test_jobs_give_the_records_of_the_run(measured, tmp_path):
+    told = bench("plan", *WHAT, "--jobs", str(tmp_path / "jobs"), results=tmp_path)
+    files = sorted((tmp_path / "jobs").iterdir())
+    assert f"14 jobs in {tmp_path / 'jobs'}" in told.stdout
+    assert [file.name for file in files] == [f"{i:04d}.json" for i in range(14)]
+    for file in files:
+        done = bench("job", str(file), results=tmp_path)
+        assert done.exit_code == 0, done.output
+        assert Path(done.stdout.strip()).is_file()
+    assert record_bytes(tmp_path) == record_bytes(measured)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "is no JSON"),
+        ("[]", "holds no settings"),
+        ('{"anonymiser": "null"}', "sets 'anonymiser', which is unknown; did you mean anonymizer?"),
+        ('{"anonymizer": 3}', "anonymizer must not be 3"),
+        ('{"anonymizer": null}', "anonymizer must not be null"),
+        ('{"seeds": 1}', "seeds must not be 1"),
+        ('{"anonymizer": "nul"}', "no anonymizer named 'nul'; did you mean null?"),
+    ],
+)
+def test_a_wrong_job_is_told_in_one_line(tmp_path, text, message):
+    file = tmp_path / "job.json"
+    file.write_text(text)
+    told = bench("job", str(file), results=tmp_path / "r")
+    assert told.exit_code == 2
+    assert message in told.output
+    assert len(told.output.strip().splitlines()) == 1
+
+
+def test_a_file_sets_what_the_command_line_does_not(measured, tmp_path):
+    file = tmp_path / "grid.toml"
+    lines = [f'dataset = "{DATA}"', 'anonymizer = ["identity", "null", "gauss:std=0.1"]', "mlflow = false", "seeds = 3"]
+    file.write_text("\n".join([*lines, 'attacker = "bones-lda,shiftgcn-reid:backbone=simple"', 'executor = "serial"']))
+    assert "42 pairs" in bench("plan", "--config", str(_without(file, "mlflow")), results=tmp_path).stdout
+    told = bench("run", "--config", str(file), "--seeds", "1", results=tmp_path / "r")
+    assert told.exit_code == 0, told.output
+    assert record_bytes(tmp_path / "r") == record_bytes(measured)
+    (log,) = (tmp_path / "r" / "runs").iterdir()
+    (other,) = (measured / "runs").iterdir()
+    experiments = [json.loads(file.read_text())["experiment"] for file in (log, other)]
+    assert experiments[0] != experiments[1]  # seeds that were not named are the preset's
+    named = bench("run", *RUN[1:], "--seeds", "1", results=measured)
+    assert named.exit_code == 0
+    assert experiments[0] in {json.loads(file.read_text())["experiment"] for file in (measured / "runs").iterdir()}
+
+
+def _without(file: Path, name: str) -> Path:
+    """The settings without one that `bench plan` does not have."""
+    other = file.with_name("plan.toml")
+    other.write_text("\n".join(line for line in file.read_text().splitlines() if not line.startswith(name)))
+    return other
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dataset =", "is no TOML"),
+        ("dataste = 'synthetic'", "sets 'dataste', which is unknown; did you mean dataset?"),
+        ("controls = 'no'", "controls must be true or false"),
+        ("dataset = true", "dataset must be a text, a number or a list"),
+        ("[dataset]\nname = 'x'", "dataset must be a text, a number or a list"),
+        ("preset = 'fast'", "no preset named 'fast'"),
+        ("seeds = 0", "seeds must be at least 1, got 0"),
+    ],
+)
+def test_wrong_settings_are_told_in_one_line(tmp_path, text, message):
+    file = tmp_path / "grid.toml"
+    file.write_text(text)
+    told = bench("run", "--config", str(file), results=tmp_path / "r")
+    assert told.exit_code == 2
+    assert message in told.output
+    assert len(told.output.strip().splitlines()) == 1
+
+
+def test_an_undamaged_store_is_found_to_be(measured):
+    told = bench("store", "verify", results=measured)
+    assert told.exit_code == 0
+    assert "14 records read; nothing damaged" in told.stdout
+
+
+def _spoil_model(results):
+    file = next((results / "stages" / "train").glob("*/*.safetensors"))
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    return file.parent
+
+
+def _spoil_record(results):
+    record = next(records(results / "records"))
+    record.path.write_text(json.dumps({**record.data, "seed": 5}))
+    return record.path
+
+
+def _cut_predictions(results):
+    record = next(records(results / "records"))
+    file = record.path.with_suffix(".npz")
+    file.write_bytes(file.read_bytes()[:1000])
+    return record.path
+
+
+def _change_predictions(results):
+    record = next(records(results / "records"))
+    arrays = record.predictions()
+    np.savez(record.path.with_suffix(".npz"), **{**arrays, "attack": arrays["attack"][::-1]})
+    return record.path
+
+
+def _change_clips(results):
+    (meta,) = (results / "data").glob("*/meta.json")
+    labels = meta.with_name("labels.csv")
+    labels.write_text(labels.read_text().replace(",1,", ",2,", 1))
+    return meta.parent
+
+
+@pytest.mark.parametrize("spoil", [_spoil_model, _spoil_record, _cut_predictions, _change_predictions, _change_clips])
+def test_whatever_is_damaged_is_found(copied, spoil):
+    path = spoil(copied)
+    told = bench("store", "verify", results=copied)
+    assert told.exit_code == 1
+    assert f"DAMAGED {path}: " in told.stdout
+    assert "1 damaged" in told.stdout
+
+
+def test_a_table_of_damaged_predictions_is_refused_in_one_line(copied):
+    shutil.rmtree(copied / "measured")
+    path = _cut_predictions(copied)
+    told = bench("table", results=copied)
+    assert told.exit_code == 2
+    assert f"{path.with_suffix('.npz')} is damaged" in told.output
+
+
+def test_what_no_record_needs_is_freed_and_nothing_else(copied):
+    whole = record_bytes(copied)
+    assert bench("store", "gc", results=copied).exit_code == 0  # models that were not chosen, what was measured to choose
+    assert "0 folders, 0.0 MB would be freed" in bench("store", "gc", "--dry-run", results=copied).stdout
+    assert "0 of 14 records computed now" in bench(*RUN, results=copied).output
+    gone = {record.data["key"] for record in records(copied / "records") if record.data["anonymizer"]["name"] == "gauss"}
+    for path in [path for path in (copied / "records").rglob("*") if path.is_file() and path.name.partition(".")[0] in gone]:
+        path.unlink()
+    (copied / "stages" / "train" / ".0123.partial").mkdir()
+    before = set((copied / "stages").glob("*/*"))
+    assert "would be freed" in bench("store", "gc", "--dry-run", results=copied).stdout
+    assert set((copied / "stages").glob("*/*")) == before
+    assert bench("store", "gc", results=copied).exit_code == 0
+    left = Inventory(copied)
+    assert left.needed() == set(left.stages)
+    assert not any(stage.state["inputs"].get("anonymizer", {}).get("name") == "gauss" for stage in left.stages.values())
+    assert not list((copied / "stages").glob("*/.*"))
+    assert not list((copied / "stages").glob("*/*.lock"))
+    assert bench("store", "verify", results=copied).exit_code == 0
+    kept = {path: path.stat().st_mtime_ns for path in (copied / "stages").rglob("stage.json")}
+    again = bench(*RUN, results=copied)
+    assert "4 of 14 records computed now" in again.output
+    assert record_bytes(copied) == whole
+    assert kept.items() <= {path: path.stat().st_mtime_ns for path in (copied / "stages").rglob("stage.json")}.items()
+
+
+def test_nothing_is_freed_while_a_run_is_at_work(copied):
+    worker = Reporter(copied / "status", "run")
+    with worker.step("train"):
+        told = bench("store", "gc", results=copied)
+    assert told.exit_code == 2
+    assert "at work" in told.output
+    shown = bench("status", results=copied).stdout
+    assert "train" in shown
+    assert str(os.getpid()) in shown
+    worker.close()
+    assert "nothing runs here" in bench("status", results=copied).stdout
+
+
+def test_a_number_is_explained_down_to_the_clips(measured):
+    record = next(r for r in records(measured / "records") if r.data["names"]["attacker"].startswith("shiftgcn"))
+    told = bench("explain", record.data["key"][:12], results=measured)
+    assert told.exit_code == 0, told.output
+    for of in record.data["stages"].values():
+        if "key" in of:
+            assert of["key"] in told.stdout
+    (normalised,) = (measured / "stages" / "normalise").glob("*/stage.json")
+    assert normalised.parent.name in told.stdout
+    assert "not on this disk" not in told.stdout
+    assert "no record begins with 'zz'" in bench("explain", "zz", results=measured).output
+    assert "records begin with ''; give more of it" in bench("explain", "", results=measured).output
+
+
+def test_an_audit_reproduces_records_to_the_bit(measured):
+    told = bench("audit", "--sample", "4", *HERE, results=measured)
+    assert told.exit_code == 0, told.output
+    assert told.stdout.count(": equal to the bit\n") == 4
+
+
+def test_an_audit_finds_what_cannot_be_reproduced(copied):
+    _change_predictions(copied)
+    forged, changed, *_ = records(copied / "records")
+    new = {**changed.data, "attacker": {**changed.data["attacker"], "code": 99}}
+    changed.path.write_text(json.dumps(new))
+    told = bench("audit", forged.data["key"], changed.data["key"], *HERE, results=copied)
+    assert told.exit_code == 1
+    first, second = told.stdout.splitlines()
+    assert "DIFFERS by up to" in first
+    assert "more than 0.0001; leakage" in first
+    assert "cannot be done again: attacker changed since it was measured" in second
+
+
+def test_measurements_that_are_remembered_are_those_that_were_made(copied):
+    shutil.rmtree(copied / "measured")
+    first = bench("table", "--json", "-", results=copied).stdout
+    kept = list((copied / "measured").iterdir())
+    assert len(kept) == 14
+    assert bench("table", "--json", "-", results=copied).stdout == first
+    kept[0].write_bytes(kept[0].read_bytes()[:500])
+    kept[1].unlink()
+    assert bench("table", "--json", "-", results=copied).stdout == first

@@ -1,0 +1,63 @@
+"""`bench` in this process, with a budget of seconds."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from torch import nn
+
+from bench.cli import main
+from bench.presets import PRESETS
+from bench.registry import BACKBONES, Plugin
+
+DATA = "synthetic:people=4,motions=3,cameras=1"
+HERE = ["--executor", "serial"]  # the tiny budget is known to this process alone
+RUN = [
+    "run",
+    "--dataset",
+    DATA,
+    "--anonymizer",
+    "identity,null,gauss:std=0.1",
+    "--attacker",
+    "bones-lda,shiftgcn-reid:backbone=simple",
+    "--no-mlflow",
+    *HERE,
+]
+
+
+class Simple(nn.Module):
+    """A backbone that learns in no time: linear in the mean pose and its spread."""
+
+    def __init__(self, *, layout, num_classes, num_bodies, width=1.0, in_channels=3):
+        super().__init__()
+        size = 2 * in_channels * layout.num_joints * num_bodies
+        self.norm = nn.BatchNorm1d(size, affine=False, momentum=0.5)
+        self.classifier = nn.Linear(size, num_classes)
+
+    def embed(self, clips):
+        return self.norm(torch.cat([clips.mean(2).flatten(1), clips.std(2).flatten(1)], dim=1))
+
+    def forward(self, clips):
+        return self.classifier(self.embed(clips))
+
+
+def shrink_budget(patch: pytest.MonkeyPatch) -> None:
+    """Makes `quick` a matter of seconds: few epochs, a simple network."""
+    quick = PRESETS["quick"]
+    small = {name: dataclasses.replace(getattr(quick, name), epochs=12, frames=16, batch=4) for name in ("attack", "utility")}
+    patch.setitem(PRESETS, "quick", dataclasses.replace(quick, utility_backbone="simple", **small))
+    patch.setitem(BACKBONES._builtin, "simple", Plugin("backbone", "simple", f"{__name__}:Simple", "builtin"))
+
+
+def bench(*arguments: str, results: Path) -> Result:
+    """What a command says and how it ends; an error that it does not tell by itself is raised."""
+    return CliRunner().invoke(main, [*arguments, "--results", str(results)], catch_exceptions=False)
+
+
+def record_bytes(results: Path) -> dict[str, bytes]:
+    """Every record without its manifest."""
+    folder = results / "records"
+    files = {path: path.read_bytes() for path in folder.rglob("*.json") if not path.name.endswith(".manifest.json")}
+    return {str(path.relative_to(folder)): content for path, content in files.items()}
