@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from bench import classifiers
 from bench.anonymizer import Examples, anonymize, release_labels
 from bench.data import normalisation
-from bench.data.clips import ClipSet
+from bench.data.clips import ClipSet, load_rows
 from bench.data.store import ClipStore, ClipWriter
 from bench.files import digest
 from bench.jobs import Attack, Job, Outcome, Prediction, Release, Training, Unit
@@ -94,7 +94,7 @@ class Bench:
         self.device = device
         self._step = step
         self._source = store
-        self._rows = lru_cache(maxsize=2)(self._load_rows)
+        self._rows = lru_cache(maxsize=2)(partial(load_rows, device=device))
 
     # Data
 
@@ -161,10 +161,6 @@ class Bench:
     @cached_property
     def _clips(self) -> ClipSet:
         return ClipSet.from_store(self.normalised, self.device)
-
-    def _load_rows(self, path: Path) -> torch.Tensor:
-        # Copy on write: on a CPU the rows stay on disk until they are read, and are never copied.
-        return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)).to(self.device)
 
     def clips(self, release: Release) -> ClipSet:
         """All clips of the data set as `release` shows them."""

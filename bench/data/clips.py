@@ -1,11 +1,13 @@
 """Clips in memory: ragged rows on a device, windowed there a batch at a time.
 
 A `ClipSet` is to training what a clip store is to the disk: the same rows and index, as tensors. Where the rows fit, they
-lie on the device once and every batch is a gather; there is no loader process and no padded copy.
+lie on the device once and every batch is a gather; there is no loader process and no padded copy. Where they do not, they stay
+in the computer's memory, or on its disk, and the rows of each batch are gathered there and sent.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +18,7 @@ from bench.skeleton import Layout
 
 NUISANCES = ("setup", "camera")  # label columns that tell of the recording, not of the body
 SAMPLINGS = ("uniform", "window", "cyclic")
+_SHARE = 0.4  # of the free memory of a GPU that one set of rows may take
 STREAMS = ("joint", "bone", "joint-motion", "bone-motion")
 
 
@@ -24,7 +27,7 @@ class ClipSet:
     """Ragged clips on one device.
 
     Args:
-        rows: (R, 3, V) float32, metres; a clip of T frames and M bodies owns T * M consecutive rows (frame by frame).
+        rows: (R, 3, V) float32, metres, on the device or on the CPU; a clip of T frames and M bodies owns T * M consecutive rows (frame by frame).
         first, lengths, bodies: (N,) int64: first row, frames and bodies of each clip.
         names: (N,) clip names; what a clip's randomness hangs on.
         layout: Layout of the joints.
@@ -55,10 +58,9 @@ class ClipSet:
 
     @classmethod
     def from_store(cls, store: ClipStore, device: torch.device | str = "cpu") -> "ClipSet":
-        """All clips of a store; on a GPU the rows are copied there once."""
+        """All clips of a store; on a GPU the rows are copied there once, if they fit."""
         first, lengths, bodies = torch.from_numpy(np.ascontiguousarray(store.index.T)).to(device)
-        # Copy on write: on a CPU the rows stay on disk until they are read.
-        rows = torch.from_numpy(np.load(store.path / "frames.npy", mmap_mode="c", allow_pickle=False)).to(device)
+        rows = load_rows(store.path / "frames.npy", torch.device(device))
         names = store.labels["clip"].to_numpy(dtype=object)
         known = [column for column in NUISANCES if column in store.labels]
         nuisance = torch.from_numpy(store.labels[known].to_numpy(dtype=np.float64, na_value=np.nan)).to(device) if known else None
@@ -70,7 +72,7 @@ class ClipSet:
 
     @property
     def device(self) -> torch.device:
-        return self.rows.device
+        return self.first.device
 
     def subset(self, indices: np.ndarray) -> "ClipSet":
         """The clips at these indices; rows are shared, not copied."""
@@ -115,7 +117,7 @@ class ClipSet:
         if valid is not None:
             there = there & valid[..., None]
         rows = self.first[clips, None, None] + frames[..., None] * count + body  # (N, T, M)
-        picked = self.rows.index_select(0, torch.where(there, rows, 0).flatten())
+        picked = self.rows.index_select(0, torch.where(there, rows, 0).flatten().to(self.rows.device)).to(self.device)
         out = picked.unflatten(0, there.shape)  # (N, T, M, 3, V)
         if valid is not None or self.num_bodies > 1:  # otherwise everything is there; asking the device would stall it
             out *= there[..., None, None]
@@ -132,7 +134,7 @@ class ClipSet:
         """Writes whole clips (N, 3, T, V, M) to their places among rows (R, 3, V); the inverse of `whole`."""
         for i, clip in zip(clips.tolist(), whole, strict=True):
             first, length, bodies = int(self.first[i]), int(self.lengths[i]), int(self.bodies[i])
-            rows[first : first + length * bodies] = clip[:, :length, :, :bodies].permute(1, 3, 0, 2).flatten(0, 1).to(rows.dtype)
+            rows[first : first + length * bodies] = clip[:, :length, :, :bodies].permute(1, 3, 0, 2).flatten(0, 1).to(rows)
 
     def windows(self, clips: Tensor, size: int, sampling: str, generator: torch.Generator | None = None) -> Tensor:
         """Clips cut to `size` frames each, (N, 3, size, V, M); see `window_frames`."""
@@ -171,6 +173,18 @@ class ClipSet:
     def batches(self, size: int) -> Iterator[Tensor]:
         """Clip indices in order, `size` at a time."""
         return iter(torch.arange(len(self), device=self.device).split(size))
+
+
+def load_rows(path: Path, device: torch.device) -> Tensor:
+    """Rows (R, 3, V) of a file, on the device if they fit into what is free there."""
+    # Copy on write: on a CPU the rows stay on disk until they are read, and are never copied.
+    rows = torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    return rows.to(device) if fits(rows.nbytes, device) else rows
+
+
+def fits(size: int, device: torch.device) -> bool:
+    """Whether so many bytes leave a device enough memory for networks and their activations."""
+    return device.type != "cuda" or size < _SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 def bones(clips: Tensor, layout: Layout) -> Tensor:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.data.clips import ClipSet, rotate_about_vertical
+from bench.data.clips import ClipSet, fits, rotate_about_vertical
 from bench.data.store import ClipStore, ClipWriter
 from bench.skeleton import get_layout
 
@@ -128,3 +128,11 @@ def test_motion_in_a_window_is_that_of_the_clip():
     assert torch.equal(clips.windows(torch.tensor([1]), 4, "window"), whole[:, :, 1:5])
     with pytest.raises(ValueError, match="stream must be one of joint, bone, joint-motion, bone-motion, got 'bones'"):
         dataclasses.replace(clips, stream="bones")
+
+
+def test_rows_stay_where_they_are_if_a_gpu_has_no_room_for_them(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1000, 8000))
+    gpu = torch.device("cuda", 0)
+    assert fits(399, gpu)
+    assert not fits(400, gpu)
+    assert fits(10**12, torch.device("cpu"))
