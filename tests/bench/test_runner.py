@@ -205,7 +205,7 @@ def test_fifty_kills_at_random_moments_lose_nothing(undisturbed, tmp_path):
     for kill in range(50):
         process = start(tmp_path, start_new_session=True)
         try:
-            process.wait(timeout=chance.uniform(1.0, 9.0))
+            process.wait(timeout=chance.uniform(1.0, 6.0))
         except subprocess.TimeoutExpired:
             interrupted += 1
         if kill % 2:  # the run alone, whose workers must notice, or all of them at once
