@@ -83,7 +83,7 @@ class ImaginedStages(StageStore):
 
 def _who(inputs: Mapping[str, Any]) -> tuple[str, str]:
     """The plugin whose work a stage is, and a digest of it with its parameters and budget."""
-    plugin = next((inputs[who]["name"] for who in _WHO if who in inputs), "")
+    plugin = next((inputs[who]["name"] for who in _WHO if isinstance(inputs.get(who), Mapping)), "")
     return plugin, digest({name: inputs[name] for name in (*_WHO, *_HOW) if name in inputs})
 
 

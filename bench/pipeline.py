@@ -140,6 +140,11 @@ class Bench:
         """Clip store of the normalised clips."""
         return ClipStore.open(self.normalise().path / "clips")
 
+    @cached_property
+    def rules(self) -> Mapping[str, Any]:
+        """What a record states about the protocol."""
+        return self.protocol.describe()
+
     @property
     def fingerprint(self) -> str:
         return self._source.fingerprint

@@ -165,7 +165,7 @@ def identity(bench: Bench, job: Job) -> dict[str, Any]:
         "schema": SCHEMA,
         "dataset": bench.dataset,
         "data": bench.fingerprint,
-        "protocol": bench.protocol.describe(),
+        "protocol": bench.rules,
         "normalisation": bench.normalisation,
         "preset": bench.preset.describe(),
         "anonymizer": {**job.anonymizer.describe(), "budget": dict(job.anonymizer.value.budget(bench.preset))},

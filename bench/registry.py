@@ -91,6 +91,8 @@ class Registry:
             UnknownPluginError: if there is none.
             AmbiguousPluginError: if several distributions provide it.
         """
+        if name in self._builtin:  # nobody else may take it, so the installed distributions need not be searched
+            return self._builtin[name]
         plugins = self.plugins()
         hits = [plugin for plugin in plugins if plugin.name == name]
         if len(hits) == 1:

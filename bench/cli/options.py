@@ -14,8 +14,10 @@ def _read_config(context: click.Context, parameter: click.Parameter, path: Path 
     if path:
         from bench.experiment import read_settings
 
-        options = [p for p in context.command.params if p.name != parameter.name]
-        found = read_settings(path, [p.name for p in options])
+        group = context.parent.command if context.parent else None  # one file for `run` and for `plan`
+        commands = [context.command, *([group.commands["run"]] if isinstance(group, click.Group) else [])]
+        options = [p for command in commands for p in command.params if p.name != parameter.name]
+        found = read_settings(path, list(dict.fromkeys(p.name for p in options)))
         flags = {p.name for p in options if p.is_flag}
         for name, value in found.items():
             if isinstance(value, bool) != (name in flags) or isinstance(value, dict):

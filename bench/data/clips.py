@@ -27,7 +27,8 @@ class ClipSet:
     """Ragged clips on one device.
 
     Args:
-        rows: (R, 3, V) float32, metres, on the device or on the CPU; a clip of T frames and M bodies owns T * M consecutive rows (frame by frame).
+        rows: (R, 3, V) float32, metres, on the device or on the CPU; a clip of T frames and M bodies owns T * M consecutive rows
+            (frame by frame).
         first, lengths, bodies: (N,) int64: first row, frames and bodies of each clip.
         names: (N,) clip names; what a clip's randomness hangs on.
         layout: Layout of the joints.
