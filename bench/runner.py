@@ -95,15 +95,16 @@ class Run:
         """
         reporter = Reporter(self.results / "status", self.name, worker=False)
         started, pending = time.time(), self._read_records()
+        already = len(self._found)
         with Display(len(self._jobs), self.results / "status", self.name) as display:
             for line in self._left_out:
                 display.say(f"left out: {line}")
-            if already := len(self._found):
+            if already:
                 display.pairs_done(already, f"{already} of {len(self._jobs)} pairs are there already")
 
             def tell(*, now: bool = True) -> None:
                 failed = f"{len(self._failed)} failed" if self._failed else ""
-                reporter.write(command, started, len(self._found), len(self._jobs), failed, now=now)
+                reporter.write(command, started, len(self._found) - already, len(pending), failed, now=now)
 
             tell()
             try:

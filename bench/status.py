@@ -29,7 +29,7 @@ class Status:
         run: The run that it belongs to; a run's own status has this as its name.
         host, pid: Where it runs.
         text: What it does: a stage, or of a run the command.
-        done, total: How far that is: epochs or clips, or of a run pairs; total 0 if unknown.
+        done, total: How far that is: epochs or clips, or of a run the pairs that were missing; total 0 if unknown.
         note: One line more, such as the loss.
         started, updated: When that began, and when this was written (seconds since the epoch).
         memory_mb: Memory of its own (resident, without shared pages).

@@ -35,7 +35,7 @@ def print_running(folder: Path, console: Console) -> None:
 def _run_line(run: Status) -> str:
     left = f", {duration(run.left)} left at this pace" if run.left is not None else ""
     failed = f", {run.note}" if run.note else ""
-    return f"{run.done} of {run.total} pairs{failed}, for {duration(time.time() - run.started)}{left}, on {run.host} ({run.pid})"
+    return f"{run.done} of the {run.total} pairs that were missing{failed}, for {duration(time.time() - run.started)}{left}, on {run.host} ({run.pid})"
 
 
 def _columns(worker: Status) -> list[str]:
