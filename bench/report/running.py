@@ -35,7 +35,8 @@ def print_running(folder: Path, console: Console) -> None:
 def _run_line(run: Status) -> str:
     left = f", {duration(run.left)} left at this pace" if run.left is not None else ""
     failed = f", {run.note}" if run.note else ""
-    return f"{run.done} of the {run.total} pairs that were missing{failed}, for {duration(time.time() - run.started)}{left}, on {run.host} ({run.pid})"
+    done = f"{run.done} of the {run.total} pairs that were missing{failed}"
+    return f"{done}, for {duration(time.time() - run.started)}{left}, on {run.host} ({run.pid})"
 
 
 def _columns(worker: Status) -> list[str]:
