@@ -27,7 +27,7 @@ class TradeOff:
     Args:
         anonymizer: Its spec.
         utility: Utility retention of the retrained action classifier.
-        leakage: Chance-normalised leakage of the worst semi-informed attacker.
+        leakage: Chance-normalised leakage of the worst semi-informed attacker, worst in each resample of people.
         attacker: That attacker.
         family: Equal for anonymizers that differ in their strength only.
         strength: That strength; not a number for one without.
@@ -58,8 +58,21 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
             withheld = tuple(flag for flag in WITHHOLDING if any(flag in m.flags for m in panel))
-            points.append(TradeOff(name, worst.retention, worst.normalised, attacker, curve["family"], curve["value"], withheld))
+            leakage = _of_the_worst(worst, panel)
+            points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld))
     return points
+
+
+def _of_the_worst(worst: Measured, panel: Sequence[Measured]) -> Estimate:
+    """Leakage of the worst attacker, with the interval of what it is: the largest of several.
+
+    In each resample of people the worst of the attackers with the same target is taken, who need not be the one that is worst on
+    the data. Attackers with other targets are judged on other people's clips, and their resamples do not belong together.
+    """
+    same = [m.normalised.draws for m in panel if m.first["target"] == worst.first["target"]]
+    shortest = min(map(len, same))  # linkage leaves out resamples without pairs
+    draws = np.fmax.reduce([of[:shortest] for of in same])
+    return estimate(worst.normalised.value, draws, worst.normalised.sample)
 
 
 @dataclass(frozen=True)

@@ -269,6 +269,26 @@ def chosen(measured, anonymizer, attacker="bones-lda", threat="semi-informed"):
     return next(m for m in found if m.first["anonymizer"]["name"] == anonymizer)
 
 
+def test_the_worst_attacker_is_sought_in_each_resample(finished):
+    from bench.grid import trade_off
+    from bench.summary import measure_all
+
+    measured = measure_all(records(finished[0] / "records"))
+    turns = np.arange(2000) % 2 == 0
+
+    def seen(attacker, value, draws):
+        found = chosen(measured, "gauss", attacker)
+        return dataclasses.replace(found, leakage=dataclasses.replace(found.leakage, value=value, draws=draws))
+
+    first = seen("bones-lda", 0.7, np.where(turns, 1.0, 0.25))
+    second = seen("shiftgcn-reid:backbone=simple", 0.6, np.where(turns, 0.25, 1.0))
+    (point,) = trade_off([first, second], "semi-informed")
+    assert (point.attacker, point.leakage.value) == ("bones-lda", pytest.approx(0.6))  # chance is 0.25
+    assert (point.leakage.draws == 1).all()
+    (alone,) = trade_off([first], "semi-informed")
+    assert (alone.leakage.draws == np.where(turns, 1.0, 0.0)).all()
+
+
 def test_each_flag_that_withholds_a_rank_is_raised_by_what_it_names(finished):
     from bench.grid import Grid
     from bench.summary import WITHHOLDING, _flags, measure_all
