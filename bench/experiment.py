@@ -47,6 +47,7 @@ class Experiment:
             UserError: with one line that says what is wrong and what would be right.
         """
         preset, plans = get_preset(self.preset), []
+        results = results.resolve()  # workers may have another current folder
         names = protocol_names(self.dataset, self.protocol, results)
         for name in names:
             with Display() as display, display.step(f"read {self.dataset}", quiet=True) as report:

@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 
 from bench.executors import Done, Recipe, Task, Where, make_executor
-from bench.executors.base import use_one_thread
 from bench.jobs import Job
 from bench.plan import Plan
 from bench.progress import Display
@@ -84,6 +83,8 @@ class Run:
         self._found: dict[int, Record] = {}
         self._ready: deque[Task] = deque()
         self._waiting: dict[str, list[_Pending]] = {}  # by the key of a task that is ready or running
+        self._made: set[str] = set()
+        self._broken: dict[str, str] = {}  # what went wrong, by the key of the task
         self._failed: list[_Pending] = []
         self._traces: dict[str, str] = {}
 
@@ -109,7 +110,6 @@ class Run:
             tell()
             try:
                 if pending:
-                    use_one_thread(torch.device("cpu"))
                     self._work(pending, display, tell)
             finally:
                 reporter.close()
@@ -155,6 +155,12 @@ class Run:
         except Exception as error:  # whatever a plugin raises must not cost the other pairs
             self._fail(one, f"{type(error).__name__}: {error}", display)
             return
+        if known := next((self._broken[key] for key in wanted if key in self._broken), ""):
+            self._fail(one, known, display)
+            return
+        if lost := self._made & set(wanted):  # or it would be made again and again
+            self._fail(one, f"RuntimeError: {wanted[min(lost)].work} was made, but cannot be found", display)
+            return
         one.lacks = set(wanted)
         for key, task in wanted.items():
             if key not in self._waiting:
@@ -168,6 +174,10 @@ class Run:
             display.say(line)
         if done.trace:
             self._traces[done.error] = done.trace
+        if done.error:
+            self._broken[done.task.key] = done.error
+        else:
+            self._made.add(done.task.key)
         for one in self._waiting.pop(done.task.key):
             if one.error:
                 continue  # another stage of this job has failed before

@@ -18,6 +18,7 @@ import psutil
 from bench.files import read_json, write_json
 from bench.training import Progress
 
+_SILENCE = 24 * 3600  # seconds after which a process of another machine is taken for dead
 _EVERY = 0.5  # seconds between two reports that are written
 
 
@@ -48,8 +49,10 @@ class Status:
 
     @property
     def alive(self) -> bool:
-        """Whether the process is there, as far as can be known from here."""
-        return self.host != socket.gethostname() or psutil.pid_exists(self.pid)
+        """Whether the process is there, as far as can be known from here; of another machine, whether it was heard of today."""
+        if self.host == socket.gethostname():
+            return psutil.pid_exists(self.pid)
+        return time.time() - self.updated < _SILENCE
 
     @property
     def left(self) -> float | None:

@@ -56,5 +56,5 @@ def make_executor(where: Where, recipe: Recipe) -> Executor:
     if where.executor == "local":
         return LocalExecutor(recipe, [where.devices[i % len(where.devices)] for i in range(where.slots)], where.limits)
     if where.executor == "ray":
-        return RayExecutor(recipe, where.devices[0], where.slots, where.address)
+        return RayExecutor(recipe, where.devices[0], where.workers, where.address)
     raise UserError(f"no executor named {where.executor!r}; there are {', '.join(EXECUTORS)}")

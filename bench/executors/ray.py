@@ -1,5 +1,7 @@
 """By Ray, on one machine or many: an actor for each slot. The results folder must lie on a disk that all of them see."""
 
+import os
+
 import torch
 
 from bench.executors.base import Done, Recipe, Task, Worker
@@ -12,27 +14,30 @@ class RayExecutor:
     Args:
         recipe: What the workers need.
         device: Device of each actor; one with a GPU asks Ray for a share of one.
-        slots: Number of actors.
+        slots: Number of actors; None for one a GPU, or a core, of the whole cluster.
         address: Of a running cluster; None starts one on this machine.
 
     Raises:
         UserError: if Ray is not installed or the cluster cannot be reached.
     """
 
-    def __init__(self, recipe: Recipe, device: torch.device, slots: int, address: str | None):
+    def __init__(self, recipe: Recipe, device: torch.device, slots: int | None, address: str | None):
         try:
             import ray
         except ImportError:
             raise UserError("Ray is not installed; pip install 'skeleton-privacy-bench[ray]', or use --executor local") from None
         self._ray = ray
-        self.slots = slots
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         try:
             ray.init(address=address, include_dashboard=False, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise UserError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
-        gpus = {"num_gpus": 1} if device.type == "cuda" else {"num_cpus": 1}
-        self._make = lambda: ray.remote(**gpus)(Worker).remote(recipe, device)
-        self._free = [None] * slots
+        unit = "GPU" if device.type == "cuda" else "CPU"
+        most = max(1, int(ray.cluster_resources().get(unit, 1)))  # an actor that finds no room would wait for ever
+        self.slots = min(slots or most, most)
+        share = {f"num_{unit.lower()}s": 1}
+        self._make = lambda: ray.remote(**share)(Worker).remote(recipe, device)
+        self._free = [None] * self.slots
         self._running: dict = {}
 
     def submit(self, task: Task) -> None:

@@ -90,6 +90,23 @@ def test_two_runs_on_one_store_do_no_stage_twice(undisturbed, tmp_path):
     nothing_half_written(tmp_path)
 
 
+def test_a_stage_that_fails_is_tried_once_and_fails_all_pairs_that_need_it(tmp_path, monkeypatch):
+    from anonymizers.noise import GaussianNoise
+
+    tried = []
+
+    def fails(self, batch, state):
+        tried.append(len(batch.clips))
+        raise RuntimeError("out of ideas")
+
+    monkeypatch.setattr(GaussianNoise, "transform", fails)
+    result = run(tmp_path, Where("serial", CPU), threats="ignorant,semi-informed")
+    assert {failure["anonymizer"] for failure in result.failed} == {"gauss:std=0.1"}
+    assert len(result.failed) == 4
+    assert len(tried) == 2  # the holder's release and the attacker's
+    assert "out of ideas" in result.log.read_text()
+
+
 PLUGINS = '''
     import os
     import time
