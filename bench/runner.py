@@ -22,6 +22,8 @@ from bench.records import Record, read_record, record_path
 from bench.stages import FinishedStages, MissingStageError
 from bench.status import Reporter
 
+_LOST = "RuntimeError: {} was made, but cannot be found: is the results folder the same for all workers?"
+
 
 @dataclass
 class Result:
@@ -159,7 +161,7 @@ class Run:
             self._fail(one, known, display)
             return
         if lost := self._made & set(wanted):  # or it would be made again and again
-            self._fail(one, f"RuntimeError: {wanted[min(lost)].work} was made, but cannot be found", display)
+            self._fail(one, _LOST.format(wanted[min(lost)].work), display)
             return
         one.lacks = set(wanted)
         for key, task in wanted.items():
@@ -186,8 +188,12 @@ class Run:
                 continue
             one.lacks.discard(done.task.key)
             if isinstance(done.task.work, Job):
-                self._found[one.place] = read_record(one.path)
-                display.pairs_done(1, str(one.job))
+                record = read_record(one.path)
+                if record is None:
+                    self._fail(one, _LOST.format(f"the record {one.path.stem}"), display)
+                else:
+                    self._found[one.place] = record
+                    display.pairs_done(1, str(one.job))
             elif not one.lacks:
                 self._consider(one, display)
 

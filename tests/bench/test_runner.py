@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from bench.executors import Where
+from bench.executors import Where, Worker
 from bench.files import UserError
 from bench.records import records
 from bench.status import Reporter, read_status
@@ -105,6 +105,14 @@ def test_a_stage_that_fails_is_tried_once_and_fails_all_pairs_that_need_it(tmp_p
     assert len(result.failed) == 4
     assert len(tried) == 2  # the holder's release and the attacker's
     assert "out of ideas" in result.log.read_text()
+
+
+def test_work_that_is_lost_ends_its_pairs_instead_of_being_done_for_ever(tmp_path, monkeypatch):
+    monkeypatch.setattr(Worker, "_do", lambda self, task: None)
+    result = run(tmp_path, Where("serial", CPU))
+    assert not result.records
+    assert len(result.failed) == 8
+    assert all("was made, but cannot be found" in failure["error"] for failure in result.failed)
 
 
 PLUGINS = '''
