@@ -4,10 +4,11 @@ The graph of stages is not written down anywhere: each job is asked what it stil
 that computes nothing. So whatever two jobs share is done once, also where that shows only in the content of a release.
 """
 
+import heapq
+import itertools
 import os
 import socket
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -83,8 +84,9 @@ class Run:
         self._left_out = [line for plan in plans for line in plan.left_out]
         self._jobs = [(i, job) for i, plan in enumerate(plans) for job in plan.jobs]
         self._found: dict[int, Record] = {}
-        self._ready: deque[Task] = deque()
+        self._ready: list[tuple[int, int, Task]] = []  # a heap: what the first jobs need comes first, so pairs end one by one
         self._waiting: dict[str, list[_Pending]] = {}  # by the key of a task that is ready or running
+        self._count = itertools.count()
         self._made: set[str] = set()
         self._broken: dict[str, str] = {}  # what went wrong, by the key of the task
         self._failed: list[_Pending] = []
@@ -137,7 +139,7 @@ class Run:
             running = 0
             while self._ready or running:
                 while self._ready and running < executor.slots:
-                    executor.submit(self._ready.popleft())
+                    executor.submit(heapq.heappop(self._ready)[-1])
                     running += 1
                 done = executor.wait()
                 running -= 1
@@ -167,7 +169,7 @@ class Run:
         for key, task in wanted.items():
             if key not in self._waiting:
                 self._waiting[key] = []
-                self._ready.append(task)
+                heapq.heappush(self._ready, (one.place, next(self._count), task))
             self._waiting[key].append(one)
 
     def _take(self, done: Done, display: Display) -> None:
