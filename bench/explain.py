@@ -9,9 +9,12 @@ from rich.tree import Tree
 from bench.files import UserError
 from bench.inventory import Inventory
 from bench.measured import measure
+from bench.metrics.identification import cumulative_match
+from bench.protocols import SUBJECT
 from bench.records import Record
 
 _SHOWN = ("learning", "seed", "draw", "method")
+_RANKS = (1, 2, 3, 5, 10, 20)
 _WHO = ("anonymizer", "attacker", "utility", "inverter")
 
 
@@ -41,6 +44,8 @@ def explain(inventory: Inventory, record: Record) -> Tree:
         f"{row['metric']} of {data['target']}: {row['leakage']:.4f} [{row['leakage_low']:.4f}, {row['leakage_high']:.4f}], "
         f"of {count} of {data['test_people']} people; chance {data['chance']:.4f}, prior {data['prior']:.4f}"
     )
+    if data["target"] == SUBJECT:
+        tree.add(f"the right person is {_found_among(record)}")
     tree.add(f"model that attacks: {data['learning']}" + _validation(data["validation"]))
     manifest = record.manifest()
     versions = ", ".join(f"{name} {version}" for name, version in manifest["packages"].items())
@@ -52,6 +57,13 @@ def explain(inventory: Inventory, record: Record) -> Tree:
         key = of.get("key") or min(inventory.with_content(of["content"]), default=f"content {of['content']}")
         _add(tree, f"{which}: ", inventory, key, shown)
     return tree
+
+
+def _found_among(record: Record) -> str:
+    """The cumulative match characteristic at a few ranks."""
+    arrays = record.predictions()
+    curve = cumulative_match(arrays["attack"], arrays["label"])
+    return ", ".join(f"among the {k} first of {curve[k - 1]:.0%}" for k in _RANKS if k <= len(curve)) + " of the clips"
 
 
 def _validation(quality: Mapping[str, float]) -> str:

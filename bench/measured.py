@@ -11,7 +11,7 @@ import numpy as np
 from bench.files import digest
 from bench.metrics.geometry import MEASURES
 from bench.metrics.identification import normalised_leakage, reciprocal_ranks, retention, top_k, vote
-from bench.metrics.information import min_entropy_leakage, mutual_information
+from bench.metrics.information import calibrated_information, min_entropy_leakage
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.risk import measure_risk
 from bench.metrics.uncertainty import Estimate, People, estimate, mean_of_known
@@ -208,7 +208,7 @@ def measure(records: Sequence[Record]) -> Measured:
         answers = np.array([s.argmax(axis=1) for s in scores])
         plain = {
             "p_leak": leak_p_value(answers, label, units, np.random.default_rng(0), folds=folds),
-            "information": float(np.mean([mutual_information(s, label) for s in scores])),
+            "information": float(np.mean([calibrated_information(s, label, first["subject"]) for s in scores])),
             "min_entropy_leakage": float(min_entropy_leakage(named["top1"].value, np.bincount(label).max() / len(label))),
         }
         if data["target"] == SUBJECT:

@@ -7,9 +7,12 @@ that computes nothing. So whatever two jobs share is done once, also where that 
 import heapq
 import itertools
 import os
+import signal
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -228,7 +231,25 @@ def run_plans(plans: Sequence[Plan], results: Path, where: Where, command: str =
         where: Where to compute.
         command: What the user asked for, for `bench status`.
     """
-    return Run(plans, results, where).run(command)
+    with _ended_like_ctrl_c():
+        return Run(plans, results, where).run(command)
+
+
+@contextmanager
+def _ended_like_ctrl_c() -> Iterator[None]:
+    """Batch systems end a job with SIGTERM: it stops as for Ctrl-C, with its workers and its status."""
+
+    def stop(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _silent(text: str):

@@ -137,6 +137,25 @@ def test_mutual_information_of_two_normals():
     assert information.mutual_information(np.stack([ideal, 1 - ideal], 1), labels) == 0  # reliably wrong and sure of it
 
 
+def test_information_does_not_depend_on_how_sure_an_attacker_is_of_itself():
+    rng = np.random.default_rng(0)
+    labels, people = rng.integers(2, size=50_000), rng.integers(10, size=50_000)
+    seen = (2 * labels - 1) + rng.normal(size=len(labels))
+
+    def of(slope):
+        sure = 1 / (1 + np.exp(-slope * seen))
+        return information.calibrated_information(np.stack([1 - sure, sure], 1), labels, people)
+
+    right = information.mutual_information(np.stack([1 / (1 + np.exp(2 * seen)), 1 / (1 + np.exp(-2 * seen))], 1), labels)
+    assert of(2.0) == pytest.approx(right, abs=0.002)
+    assert of(0.3) == pytest.approx(right, abs=0.002)
+    assert of(6.0) == pytest.approx(right, abs=0.002)
+    blind = rng.dirichlet([1, 1], size=len(labels))
+    assert information.calibrated_information(blind, labels, people) < 0.001
+    alone = information.calibrated_information(blind[:3], labels[:3], np.zeros(3, int))
+    assert alone == information.mutual_information(blind[:3], labels[:3])
+
+
 def test_min_entropy_leakage_by_hand():
     assert information.min_entropy_leakage(0.5, 0.125) == 2
     assert information.min_entropy_leakage(0.1, 0.125) == 0

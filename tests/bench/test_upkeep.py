@@ -246,6 +246,9 @@ def test_a_number_is_explained_down_to_the_clips(measured):
     (normalised,) = (measured / "stages" / "normalise").glob("*/stage.json")
     assert normalised.parent.name in told.stdout
     assert "not on this disk" not in told.stdout
+    arrays = record.predictions()
+    assert f"among the 1 first of {np.mean(arrays['attack'].argmax(1) == arrays['label']):.0%}, " in told.stdout
+    assert "among the 3 first of" in told.stdout
     assert "no record begins with 'zz'" in bench("explain", "zz", results=measured).output
     assert "records begin with ''; give more of it" in bench("explain", "", results=measured).output
 
