@@ -45,8 +45,8 @@ def mutual_information(probabilities: np.ndarray, labels: np.ndarray, temperatur
 def calibrated_information(probabilities: np.ndarray, labels: np.ndarray, people: np.ndarray) -> float:
     """As `mutual_information`, at a temperature found on other people (methods.md section 6.4).
 
-    An attacker that is too sure of itself, or not sure enough, knows no less. Each half of the people is judged at the temperature
-    that suits the other half; one person alone at that of the attacker.
+    An attacker that is too sure of itself, or not sure enough, knows no less. Each half of the people is judged at the
+    temperature that suits the other half; one person alone at that of the attacker.
 
     Args:
         people: (n,) code of each clip's person.
