@@ -290,6 +290,31 @@ def records(folder: Path) -> Iterator[Record]:
             yield record
 
 
+def newest(found: Iterable[Record]) -> tuple[list[Record], int]:
+    """The records of the newest code of each pair, level and seed, and how many older ones there are.
+
+    Versions of stages and plugins only ever rise, so that of two records of one pair the one with the larger sum is newer.
+    """
+    kept: dict[str, Record] = {}
+    count = 0
+    for record in found:
+        data = record.data
+        pair = digest([data[name] for name in ("dataset", "data", "protocol", "preset", "names", "target", "threat", "seed")])
+        count += 1
+        if pair not in kept or _versions(data) > _versions(kept[pair].data):
+            kept[pair] = record
+    return list(kept.values()), count - len(kept)
+
+
+def _versions(value: Any, counts: bool = False) -> int:
+    """Sum of all numbers below a key "code"."""
+    if isinstance(value, Mapping):
+        return sum(_versions(of, counts or name == "code") for name, of in value.items())
+    if isinstance(value, list):
+        return sum(_versions(of, counts) for of in value)
+    return value if counts and isinstance(value, int) else 0
+
+
 def manifest(device: torch.device, outcome: Outcome, record_seconds: float) -> dict[str, Any]:
     """Versions, hardware and commit of this process; time of all stages that the record rests on, and their largest memory.
 

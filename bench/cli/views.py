@@ -25,7 +25,7 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
         UserError: if there is nothing.
     """
     from bench.protocols import fold_of
-    from bench.records import records
+    from bench.records import newest, records
     from bench.summary import measure_all
 
     def wanted(data) -> bool:
@@ -41,6 +41,9 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
     found = [record for record in records(results / "records") if wanted(record.data)]
     if not found:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
+    found, older = newest(found)
+    if older:
+        click.echo(f"{older} records of older code are left out; newer ones of the same pairs are there", err=True)
     return measure_all(found, results / "measured")
 
 

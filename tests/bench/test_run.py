@@ -10,7 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bench.measured import COLUMNS, LINKAGE_COLUMNS
-from bench.records import records
+from bench.records import newest, records
 from tests.tiny import DATA, HERE, RUN, bench, record_bytes, shrink_budget
 
 
@@ -380,7 +380,7 @@ def test_seeds_are_averaged_and_counted(tmp_path):
     assert row["leakage_seed_std"] == pytest.approx(np.std(singles, ddof=1))
 
 
-def test_records_of_another_code_version_do_not_count_as_seeds(finished, tmp_path):
+def test_records_of_older_code_neither_count_as_seeds_nor_stand_beside_the_new_ones(finished, tmp_path):
     results, _, _ = finished
     copy = tmp_path / "copy"
     shutil.copytree(results / "records", copy / "records")
@@ -392,8 +392,17 @@ def test_records_of_another_code_version_do_not_count_as_seeds(finished, tmp_pat
             shutil.copy(path.with_suffix(".npz"), path.with_name(f"new{path.stem}.npz"))
     outcome = bench("table", "--json", "-", results=copy)
     rows = json.loads(outcome.stdout)["rows"]
-    assert len(rows) == 28
+    assert len(rows) == 14
     assert {row["seeds"] for row in rows} == {1}
+    assert "14 records of older code are left out" in outcome.stderr
+    from bench.summary import measure_all
+
+    both = measure_all(records(copy / "records"))
+    assert len(both) == 28
+    assert {len(m.records) for m in both} == {1}
+    kept, older = newest(records(copy / "records"))
+    assert older == 14
+    assert all(record.path.name.startswith("new") for record in kept)
 
 
 def test_controls_are_added_and_their_absence_is_flagged(tmp_path):
