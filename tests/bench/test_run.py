@@ -501,6 +501,16 @@ def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished):
     (results / "runs-aside").rename(results / "runs")
 
 
+@pytest.mark.slow
+def test_a_tracking_server_that_is_gone_costs_no_record(finished, monkeypatch):
+    results, _, _ = finished
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    told = bench(*[argument for argument in RUN if argument != "--no-mlflow"], results=results)
+    assert told.exit_code == 0
+    assert "MLflow could not be written" in told.output
+    assert "`bench mlflow sync` writes what is missing" in told.output
+
+
 def test_the_same_command_again_computes_nothing(finished):
     results, document, _ = finished
     before = record_bytes(results)
