@@ -46,8 +46,8 @@ class Learner(Parameters, ABC):
             clips: All clips as this attacker sees them; only those of `part.train` and `part.validation` may be used.
             part: Target, labels and indices.
             preset: Budget.
-            folder: Folder for the learnt state; no pickles. Empty but for files whose names end in `bench.stages.CHECKPOINT`, which
-                an attempt that was interrupted left behind.
+            folder: Folder for the learnt state; no pickles. Empty but for files whose names end in `bench.stages.CHECKPOINT`,
+                which an attempt that was interrupted left behind.
             seed: Source of all randomness.
             progress: Called with (done, total, text).
 

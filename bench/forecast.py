@@ -148,10 +148,10 @@ def print_forecast(found: Forecast, slots: int, console: Console) -> None:
     console.print(table)
     pairs = [step for step in found.steps if step.kind == _RECORD]
     done = sum(step.there for step in pairs)
-    told = f"{len(pairs)} pairs, {done} of them there; about {duration(total / slots)} on {slots} workers, going by the past here"
-    console.print(
-        told + (f", and {unknown} stages of which nothing is known" if unknown else ""), highlight=False, soft_wrap=True
-    )
+    time = f"{'at least' if unknown else 'about'} {duration(total / slots)} on {slots} workers, going by the past here"
+    told = f"{len(pairs)} pairs, {done} of them there; {time}"
+    unknown_told = f", and {unknown} stages of which nothing is known" if unknown else ""
+    console.print(told + unknown_told, highlight=False, soft_wrap=True)
 
 
 def write_jobs(plans: Sequence[Plan], results: Path, folder: Path) -> int:
