@@ -10,11 +10,9 @@ import numpy as np
 
 from bench.measured import Measured
 from bench.metrics.comparison import rank_groups
-from bench.metrics.identification import normalised_leakage
 from bench.metrics.tradeoff import hypervolume, pareto_set
-from bench.metrics.uncertainty import Estimate, estimate
-from bench.protocols import LINKAGE
-from bench.summary import NUISANCE, SHUFFLED, WITHHOLDING, beats_chance, is_weak, surely_beats_chance
+from bench.metrics.uncertainty import LEVEL, Estimate, estimate
+from bench.summary import FLAGS, NUISANCE, SHUFFLED, WITHHOLDING, beats_chance, is_weak, surely_beats_chance
 from bench.threat import RANKING
 
 BUDGETS = (0.05, 0.10, 0.20, 0.40)  # leakage that a data holder may accept (methods.md section 6.8)
@@ -27,7 +25,7 @@ class TradeOff:
     Args:
         anonymizer: Its spec.
         utility: Utility retention of the retrained action classifier.
-        leakage: Chance-normalised leakage of the worst semi-informed attacker, worst in each resample of people.
+        leakage: Chance-normalised leakage of the worst semi-informed attacker; its interval is one for the largest of the panel.
         attacker: That attacker.
         family: Equal for anonymizers that differ in their strength only.
         strength: That strength; not a number for one without.
@@ -57,22 +55,23 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             worst = max(panel, key=lambda m: m.normalised.value)
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
-            withheld = tuple(flag for flag in WITHHOLDING if any(flag in m.flags for m in panel))
+            withheld = tuple(f for f in FLAGS if f in worst.flags or (f in WITHHOLDING and any(f in m.flags for m in panel)))
             leakage = _of_the_worst(worst, panel)
             points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld))
     return points
 
 
 def _of_the_worst(worst: Measured, panel: Sequence[Measured]) -> Estimate:
-    """Leakage of the worst attacker, with the interval of what it is: the largest of several.
+    """Leakage of the worst attacker, with an interval for the largest of several.
 
-    In each resample of people the worst of the attackers with the same target is taken, who need not be the one that is worst on
-    the data. Attackers with other targets are judged on other people's clips, and their resamples do not belong together.
+    That one was chosen because it did best, and so did better than it would elsewhere: its own interval lies too high. The lower
+    end is therefore the largest of those that all attackers keep together (Bonferroni); the upper end is the largest of any.
     """
-    same = [m.normalised.draws for m in panel if m.first["target"] == worst.first["target"]]
-    shortest = min(map(len, same))  # linkage leaves out resamples without pairs
-    draws = np.fmax.reduce([of[:shortest] for of in same])
-    return estimate(worst.normalised.value, draws, worst.normalised.sample)
+    count = len(panel)
+    together = [estimate(m.normalised.value, m.normalised.draws, m.normalised.sample, 1 - (1 - LEVEL) / count) for m in panel]
+    ends = [(one.low, m.normalised.high) for one, m in zip(together, panel, strict=True) if np.isfinite(one.low)]
+    low, high = map(max, zip(*ends, strict=True)) if ends else (math.nan, math.nan)
+    return replace(worst.normalised, low=low, high=high)
 
 
 @dataclass(frozen=True)
@@ -133,7 +132,10 @@ class Grid:
         return estimate(volumes[0], volumes[1:], min((p.leakage.sample for p in self.useful), key=lambda sample: sample.people))
 
     def best_within(self, budget: float) -> TradeOff | None:
-        """The most useful anonymizer that leaks no more than a budget; None if none does."""
+        """The most useful anonymizer that leaks no more than a budget, as measured; None if none does.
+
+        Whether it surely does is told by the upper end of its interval.
+        """
         within = [point for point in self.useful if point.leakage.value <= budget]
         return max(within, key=lambda point: point.utility.value, default=None)
 
@@ -147,16 +149,9 @@ class Grid:
         return utility[whole], leakage[whole]
 
     @cached_property
-    def room(self) -> float:
-        """The most that is known without looking at the body, chance-normalised; not a number if that was not measured."""
-        found = [m.normalised.value for m in self.measured if m.first["attacker"]["name"] == NUISANCE]
-        return max(found, default=math.nan)
-
-    @cached_property
-    def prior(self) -> float:
-        """The most that always naming the most frequent class gives, chance-normalised; not a number for linkage alone."""
-        named = [m.first for m in self.measured if m.first["target"] != LINKAGE]
-        return max((float(normalised_leakage(first["prior"], first["chance"])) for first in named), default=math.nan)
+    def rooms(self) -> Mapping[str, float]:
+        """What is known of each target without looking at the body, chance-normalised, where that was measured."""
+        return {m.first["target"]: m.normalised.value for m in self.measured if m.first["attacker"]["name"] == NUISANCE}
 
     def summary(self) -> dict[str, Any]:
         """All of this as JSON values, for `--json`."""
@@ -169,6 +164,7 @@ class Grid:
             "pareto": {name: share for name, (now, share) in self.pareto.items() if now},
             **({"hypervolume": [volume.value, volume.low, volume.high]} if volume else {}),
             "within": {f"{budget:.2f}": point.anonymizer for budget, point in best.items() if point},
+            "surely_within": [f"{budget:.2f}" for budget, point in best.items() if point and point.leakage.high <= budget],
         }
 
     @cached_property

@@ -15,16 +15,18 @@ from bench.metrics.information import calibrated_information, min_entropy_leakag
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.risk import measure_risk
 from bench.metrics.uncertainty import Estimate, People, estimate, mean_of_known
-from bench.metrics.verification import clustered_auc, measure_linkage, roc_auc
+from bench.metrics.verification import clustered_auc, disclosure_grade, measure_linkage, roc_auc
 from bench.protocols import SUBJECT
 from bench.records import Record
 
 METRIC = "balanced top-1"
 LINKAGE_METRIC = "AUC"
+_ARRANGEMENTS = 999
+_TIE = 1e-12
 # Of linkage only: numbers on the pairs of the first regime that there are pairs of; then the AUC of each regime.
 LINKAGE_COLUMNS = (
     *("test_pairs", "regime", "eer", "eer_low", "eer_high", "tar_far_01", "tar_far_001", "linkability", "maximal_linkability"),
-    *("min_cllr", "disclosure", "worst_disclosure", "auc_cross_action", "auc_same_action", "auc_cross_setup"),
+    *("min_cllr", "disclosure", "worst_disclosure", "disclosure_grade", "auc_cross_action", "auc_same_action", "auc_cross_setup"),
 )
 # One row format for table, CSV, JSON, MLflow and leaderboard (design section 4); later versions only add.
 COLUMNS = (
@@ -42,8 +44,8 @@ COLUMNS = (
     # spreads over people and what several clips of a person give; both in bits as well (bench/metrics says what each is).
     *("auc", "auc_low", "auc_high", "mrr", "mrr_low", "mrr_high", "information", "min_entropy_leakage"),
     *("worst_person", "p95_person", "exposed_people", "gini", "top1_of_5_clips", "top1_of_10_clips"),
-    # Of re-identification: how far apart the leakage of groups of people lies, and who leaks most (widest gap of all attributes).
-    *("group_gap", "group_gap_low", "group_gap_high", "group_most"),
+    # Of re-identification: how far apart the leakage of groups of people lies, how likely that is by chance, and who leaks most.
+    *("group_gap", "group_gap_p", "group_most"),
     # P value of finding anything at all (bench/metrics/permutation.py).
     "p_leak",
     # Standard deviations: between trainings, and over resamples of people.
@@ -120,7 +122,7 @@ class Measured:
     def normalised(self) -> Estimate:
         """Chance-normalised leakage."""
         chance = self.first["chance"]
-        if self.linked and self.leakage.value < chance:  # reliably wrong leaks as well: it is turned round
+        if self.linked and self.leakage.high < chance:  # reliably wrong leaks as well: it is turned round
             return replace(self, leakage=self.leakage.turned).normalised
         values = [float(normalised_leakage(v, chance)) for v in (self.leakage.value, self.leakage.low, self.leakage.high)]
         return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)), self.leakage.sample)
@@ -213,9 +215,7 @@ def measure(records: Sequence[Record]) -> Measured:
         }
         if data["target"] == SUBJECT:
             plain |= _of_people(scores, hits, label)
-            gap = _widest_gap(people, hits, first["subject"], data["groups"])
-            if gap:
-                plain["group_most"], named["group_gap"] = gap
+            plain |= _widest_gap(hits, first["subject"], data["groups"])
     return Measured(
         records=tuple(records),
         leakage=leakage,
@@ -269,29 +269,29 @@ def _action_scores(predictions: Sequence[Mapping[str, np.ndarray]], label: np.nd
     return {"action_raw_f1": f1("raw"), "action_retrained_f1": f1("retrained"), "action_retrained_top5": top5}
 
 
-def _widest_gap(
-    people: People, hits: np.ndarray, subjects: np.ndarray, groups: Mapping[str, Sequence[str]]
-) -> tuple[str, Estimate] | None:
-    """The group of people that leaks most, as "gender=F", and how much more than the group that leaks least.
+def _widest_gap(hits: np.ndarray, subjects: np.ndarray, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """The group of people that leaks most, as "gender=F", how much more than the group that leaks least, and its p value.
 
-    The attribute and the groups are those with the widest gap, so it is overstated where many groups are small. None without an
-    attribute of which two values occur.
+    The attribute and the groups are those with the widest gap, which is never narrow where many groups are small: so the p value
+    is the share of arrangements of the same people in groups of the same sizes whose widest gap is as wide (999 of them, and this
+    one). Nothing without an attribute of which two values occur.
     """
-    recall = np.bincount(people.codes, weights=hits) / np.bincount(people.codes)  # of each person
-    person = np.unique(subjects)  # in the order of the codes
-    found = []
+    person, codes = np.unique(subjects, return_inverse=True)
+    recall = np.bincount(codes, weights=hits) / np.bincount(codes)
+    arranged = np.vstack([recall, np.random.default_rng(0).permuted(np.tile(recall, (_ARRANGEMENTS, 1)), axis=1)])
+    widest, most = np.zeros(len(arranged)), ""
     for attribute, of in groups.items():
         values = np.array(of)[person]
-        means = {v: people.weights[:, values == v] @ recall[values == v] for v in sorted(set(values) - {""})}
-        drawn = {v: people.weights[:, values == v].sum(axis=1) for v in means}
-        means = {v: np.divide(m, drawn[v], out=np.full(len(m), np.nan), where=drawn[v] > 0) for v, m in means.items()}
-        if len(means) >= 2:
-            most, least = (pick(means, key=lambda v: means[v][0]) for pick in (max, min))
-            found.append((means[most][0] - means[least][0], f"{attribute}={most}", means[most] - means[least]))
-    if not found:
-        return None
-    _, name, gap = max(found, key=lambda one: one[0])
-    return name, people.estimate(gap)
+        known = sorted(set(values) - {""})
+        if len(known) >= 2:
+            means = np.stack([arranged[:, values == value].mean(axis=1) for value in known])
+            gap = means.max(axis=0) - means.min(axis=0)
+            if not most or gap[0] > widest[0]:
+                most = f"{attribute}={known[means[:, 0].argmax()]}"
+            widest = np.maximum(widest, gap)
+    if not most:
+        return {}
+    return {"group_most": most, "group_gap": float(widest[0]), "group_gap_p": float((widest >= widest[0] - _TIE).mean())}
 
 
 def _auc_by_fold(people: People, scores: np.ndarray, positive: np.ndarray, folds: np.ndarray) -> np.ndarray:
@@ -306,7 +306,7 @@ def _auc_by_fold(people: People, scores: np.ndarray, positive: np.ndarray, folds
 
 def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray) -> dict[str, float]:
     """How re-identification spreads over people, and what several clips of each give."""
-    risk = measure_risk(hits, label, scores[0].shape[1])
+    risk = measure_risk(hits, label)
     found = {"worst_person": risk.worst, "p95_person": risk.p95, "exposed_people": risk.exposed, "gini": risk.gini}
     for size in (5, 10):
         voted = [vote(s, label, size, np.random.default_rng(0)) for s in scores]
@@ -350,6 +350,7 @@ def _linkage(
             "tar_far_01": mean("tar_01"),
             "tar_far_001": mean("tar_001"),
             **{name: mean(name) for name in plain},
+            "disclosure_grade": disclosure_grade(mean("worst_disclosure")),
             **by_regime,
         },
     )

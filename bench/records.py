@@ -86,6 +86,11 @@ class Record:
         return (self.data["stages"]["release"]["content"],)
 
     @property
+    def trainings(self) -> tuple[Mapping[str, Any], ...]:
+        """What the attacker reported about its training; of folds, each one's."""
+        return (self.data["training"],)
+
+    @property
     def contents(self) -> list[Any]:
         """What tells it from every other record, predictions included."""
         return [self.data["key"], self.data["stages"]]
@@ -110,6 +115,10 @@ class PooledRecord(Record):
         found = [fold.manifest() for fold in self.folds]
         seconds = round(sum(one["seconds"] for one in found), 3)
         return {**found[0], "seconds": seconds, "peak_memory_mb": max(one["peak_memory_mb"] for one in found)}
+
+    @property
+    def trainings(self) -> tuple[Mapping[str, Any], ...]:
+        return tuple(fold.data["training"] for fold in self.folds)
 
     @property
     def contents(self) -> list[Any]:

@@ -74,9 +74,9 @@ def _read(path: Path, records: Sequence[Record]) -> Measured:
 
 
 def _described(value: Estimate) -> list[Any]:
-    return [value.value, value.low, value.high, value.sample.people, value.sample.groups]
+    return [value.value, value.low, value.high, list(value.sample.sizes)]
 
 
 def _estimate(described: Sequence[Any]) -> Estimate:
-    value, low, high, people, groups = described
-    return Estimate(value, low, high, np.empty(0), Sample(people, groups))
+    value, low, high, sizes = described
+    return Estimate(value, low, high, np.empty(0), Sample(tuple(sizes)))

@@ -1,6 +1,6 @@
 """From records to rows: pooled folds, averaged seeds, and the flags of each row."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ _SURE = 0.001  # of shuffled labels: a control that fails in one of twenty sound
 FLAGS = {
     "single-draw": "the anonymizer is random, and only one draw of its randomness was measured",
     "no-control": "identity or null was not measured with this attacker: nothing shows that it works, or that it is not misled",
+    "incomplete-panel": "an attacker that identity was measured with is missing here, or has fewer seeds: it may be the worst",
+    "few-people": "so few people were tested, or of one class, that no interval can be stated",
     "weak-attacker": "the attacker does not reach its floor on raw clips (chance, if none is stored): its failure shows nothing",
     "undertrained": "the budget ended before the attacker had seen its training clips three times: more may find more",
     "control-failed": "an attacker beats chance where nothing is to be found (null, shuffled labels): the measurement is broken",
@@ -32,8 +34,12 @@ FLAGS = {
     "nuisance": "no more than the room, the camera and the clip's length give away: it need not be the body that leaks",
     "below-prior": "fewer clips are named than by always naming the most frequent class: compare the balanced number alone",
 }
-# Of a method with such a row, no rank is stated: what it is worth is not known. The others only say how to read a number.
-WITHHOLDING = ("no-control", "control-failed", "frozen-beats-retrained", "pass-through", "shared-performances")
+# Of a method with such a row, no rank is stated: what it is worth is not known. The others withhold it if they are raised by the
+# attacker whose leakage ranks the method; in other rows they only say how to read a number.
+WITHHOLDING = (
+    *("no-control", "control-failed", "incomplete-panel", "undertrained"),
+    *("frozen-beats-retrained", "pass-through", "shared-performances"),
+)
 
 
 def measure_all(records: Iterable[Record], remembered: Path | None = None) -> list[Measured]:
@@ -83,12 +89,17 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
         flags.append("no-control")
     if "identity" in controls and is_weak(controls["identity"]):
         flags.append("weak-attacker")
-    if any(0 < epochs < _EPOCHS for record in measured.records for epochs in _epochs(record.data["training"])):
+    trainings = [training for record in measured.records for training in record.trainings]
+    if any(0 < epochs < _EPOCHS for training in trainings for epochs in _epochs(training)):
         flags.append("undertrained")
     learnt_nothing = [m for m in same if m.first["attacker"]["name"] == SHUFFLED and m.first["target"] == data["target"]]
     if ("null" in controls and beats_chance(controls["null"])) or any(surely_beats_chance(m) for m in learnt_nothing):
         flags.append("control-failed")
     method = data["names"]["anonymizer"]
+    if data["threat"] == RANKING and _lacks_attackers(method, same):
+        flags.append("incomplete-panel")
+    if not measured.leakage.sample.enough:
+        flags.append("few-people")
     frozen = [m for m in mine if m.first["names"]["anonymizer"] == method and m.first["threat"] == "ignorant"]
     if data["threat"] == RANKING and frozen and difference(frozen[0].leakage, measured.leakage).estimate.low > _ROUNDING:
         flags.append("frozen-beats-retrained")
@@ -101,6 +112,18 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     if measured.named and beats_chance(measured) and measured.named["top1"].high < data["prior"]:
         flags.append("below-prior")
     return tuple(flags)
+
+
+def _lacks_attackers(method: str, table: Sequence[Measured]) -> bool:
+    """Whether identity was measured with an attacker, or with seeds, that this method was not."""
+
+    def panel(of: Callable[[Measured], bool]) -> dict[str, int]:
+        ranking = (m for m in table if not m.is_control and m.first["threat"] == RANKING and of(m))
+        return {m.first["names"]["attacker"]: len(m.records) for m in ranking}
+
+    mine = panel(lambda m: m.first["names"]["anonymizer"] == method)
+    whole = panel(lambda m: m.first["anonymizer"]["name"] == CONTROLS[0])
+    return any(mine.get(attacker, 0) < seeds for attacker, seeds in whole.items())
 
 
 def _epochs(training: Any) -> Iterator[int]:
@@ -118,8 +141,8 @@ def released(measured: Measured) -> set[str]:
 
 
 def beats_chance(measured: Measured) -> bool:
-    """Whether the interval says that an attacker is better than guessing."""
-    return measured.leakage.low > measured.first["chance"] + _ROUNDING
+    """Whether the interval says that an attacker is better than guessing, or of linkage that it is reliably wrong."""
+    return measured.normalised.low > _ROUNDING
 
 
 def surely_beats_chance(measured: Measured) -> bool:
@@ -132,4 +155,4 @@ def surely_beats_chance(measured: Measured) -> bool:
 def is_weak(on_raw: Measured) -> bool:
     """Whether an attacker, as measured on `identity`, is too weak for its failures to count."""
     least = floor(on_raw.first)
-    return on_raw.leakage.low <= on_raw.first["chance"] if least is None else on_raw.leakage.value < least
+    return not beats_chance(on_raw) if least is None else on_raw.leakage.value < least

@@ -20,7 +20,8 @@ class Difference:
     Args:
         estimate: With its 95 % interval.
         p_value: Two-sided, from the smaller share of resamples on either side of 0, one added (Davison and Hinkley, 1997), or
-            where next to none cross 0 from their spread; corrected for the number of people as intervals are.
+            where next to none cross 0 from their spread; corrected for the number of people as intervals are. Where all
+            resamples differ by the same, that of a sign test of the people. 1 if it is not known.
     """
 
     estimate: Estimate
@@ -37,13 +38,16 @@ def difference(one: Estimate, other: Estimate) -> Difference:
         raise ValueError(f"expected estimates over the same resamples, got {one.draws.shape} and {other.draws.shape}")
     draws = one.draws - other.draws
     usable = draws[np.isfinite(draws)]
+    value = one.value - other.value
+    if not np.isfinite(value) or not usable.size:
+        return Difference(Estimate(value, np.nan, np.nan, draws), 1.0)
     sample = one.sample if one.sample.people <= other.sample.people else other.sample
     share = min((side.sum() + 1) / (len(usable) + 1) for side in (usable <= 0, usable >= 0))
     spread = float(usable.std())
     p_value = sample.p_value(share)
-    if share < _FEW / len(usable) and spread > 0:  # too few resamples cross 0 to tell how rare that is
-        p_value = min(p_value, sample.p_of(abs(one.value - other.value) / spread))
-    return Difference(estimate(one.value - other.value, draws, sample), p_value)
+    if share < _FEW / len(usable) and sample.enough:  # too few resamples cross 0 to tell how rare that is
+        p_value = min(p_value, sample.p_of(abs(value) / spread) if spread > 0 else 2.0 ** (1 - sample.people))
+    return Difference(estimate(value, draws, sample), p_value)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

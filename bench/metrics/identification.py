@@ -2,8 +2,6 @@
 
 import numpy as np
 
-from bench.metrics.verification import roc_auc
-
 
 def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """(n,) bool: whether the true class is among the `k` best scored.
@@ -62,22 +60,6 @@ def vote(probabilities: np.ndarray, groups: np.ndarray, size: int, rng: np.rando
         scores.append(logs[sets].sum(axis=1))
         owners += [group] * len(sets)
     return np.concatenate(scores), np.array(owners, dtype=groups.dtype)
-
-
-def attribute_auc(scores: np.ndarray, labels: np.ndarray) -> float:
-    """Area under the ROC curve of an attribute, 0.5 without information: of the second class of two, else the mean over classes.
-
-    Each class is told apart from all others (one against the rest); classes that no clip shows, or that all do, are left out.
-
-    Raises:
-        ValueError: if all clips show one class.
-    """
-    classes = [k for k in np.unique(labels) if (labels != k).any()]
-    if not classes:
-        raise ValueError("all clips show one class; there is nothing to tell apart")
-    if scores.shape[1] == 2:
-        classes = [1]
-    return float(np.mean([roc_auc(scores[labels == k, k], scores[labels != k, k]) for k in classes]))
 
 
 def normalised_leakage(value: float | np.ndarray, chance: float) -> float | np.ndarray:

@@ -45,13 +45,16 @@ def mutual_information(probabilities: np.ndarray, labels: np.ndarray, temperatur
 def calibrated_information(probabilities: np.ndarray, labels: np.ndarray, people: np.ndarray) -> float:
     """As `mutual_information`, at a temperature found on other people (methods.md section 6.4).
 
-    An attacker that is too sure of itself, or not sure enough, knows no less. Each half of the people is judged at the
-    temperature that suits the other half; one person alone at that of the attacker.
+    An attacker that is too sure of itself, or not sure enough, knows no less. Each half of the people, of every class alike, is
+    judged at the temperature that suits the other half; one person alone at that of the attacker.
 
     Args:
         people: (n,) code of each clip's person.
     """
-    half = np.unique(people, return_inverse=True)[1] % 2 == 0
+    _, first, codes = np.unique(people, return_index=True, return_inverse=True)
+    label = labels[first]  # of each person
+    place = np.argsort(np.lexsort((np.arange(len(label)), label)))  # among people in the order of their classes
+    half = (place % 2 == 0)[codes]
     if half.all():
         return mutual_information(probabilities, labels)
     surprise = [

@@ -2,8 +2,8 @@
 
 Intervals over people say how far a leakage may be from what other people would show. Whether it is more than luck is another
 question: an attacker without any knowledge that always names the same few people gives these a high and all others a low recall,
-so that people differ much and the mean does not. Permuting the names asks that question directly, and exactly (Phipson and Smyth,
-Statistical Applications in Genetics and Molecular Biology 9, 2010).
+so that people differ much and the mean does not. Permuting the names asks that question directly; the arrangement that was
+measured counts as one of them (Phipson and Smyth, Statistical Applications in Genetics and Molecular Biology 9, 2010).
 """
 
 import numpy as np
@@ -28,7 +28,8 @@ def leak_p_value(
 
     The labels of whole units are dealt out anew among the units of a fold, and the balanced top-1 of the answers is compared with
     the one measured: (number above + half the number equal) / number of all, the measured one among them. Counting the equal ones
-    half (mid-p: Lancaster, JASA 56, 1961) keeps the level where few people make many ties; counting them whole would halve it.
+    half (mid-p: Lancaster, JASA 56, 1961) keeps the level on average where few people make many ties: of six people it may reject
+    in 7.5 rather than 5 of 100 cases. Counting them whole would keep it always, and halve it.
 
     Args:
         named: (S, n) class that is answered for each clip, by each of several trained attackers.

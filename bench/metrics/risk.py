@@ -13,14 +13,12 @@ class Risk:
         worst: Largest recall of a person, 0 to 1.
         p95: 95th percentile of the recalls.
         exposed: Share of people who are named more often than not (recall above 0.5).
-        above_chance: Share of people whose recall is above ten times 1 / K, for K of more than 10 classes; else above 0.5.
         gini: Gini coefficient of the correct identifications, from the Lorenz curve: 0 is evenly spread, near 1 all on one.
     """
 
     worst: float
     p95: float
     exposed: float
-    above_chance: float
     gini: float
 
 
@@ -43,20 +41,17 @@ def gini(values: np.ndarray) -> float:
     return float(1 - (curve[1:] + curve[:-1]).sum() / len(values))
 
 
-def measure_risk(hits: np.ndarray, people: np.ndarray, classes: int) -> Risk:
+def measure_risk(hits: np.ndarray, people: np.ndarray) -> Risk:
     """Risk of the people whose clips were tested.
 
     Args:
         hits: (n,) 1 where a clip's person was named; means over seeds count as shares.
         people: (n,) person of each clip.
-        classes: Number of classes K.
     """
     found = recalls(hits, people)
-    high = 10 / classes if classes > 10 else 0.5
     return Risk(
         worst=float(found.max()),
         p95=float(np.quantile(found, 0.95)),
         exposed=float((found > 0.5).mean()),
-        above_chance=float((found > high).mean()),
         gini=gini(found),
     )

@@ -14,25 +14,41 @@ DRAWS = 2000
 LEVEL = 0.95
 
 
+_LEAST_PEOPLE, _LEAST_IN_GROUP = 4, 3  # with fewer, no interval that resamples people holds what it promises
+
+
 @dataclass(frozen=True)
 class Sample:
     """What an interval must know of the people behind a number: how far resamples of so few are too narrow.
 
     Args:
-        people: Number of people.
-        groups: Classes within which they were drawn.
+        sizes: Number of people in each class within which they were drawn.
     """
 
-    people: float
-    groups: int = 1
+    sizes: tuple[float, ...]
+
+    @property
+    def people(self) -> float:
+        return sum(self.sizes)
+
+    @property
+    def enough(self) -> bool:
+        """Whether an interval can be stated at all.
+
+        In simulations of 95 % intervals, those of two or three people held the truth in 66 and 84 of 100 cases, and of classes of
+        two and ten in 86; those of 3 and 17, or of 4, in 92.
+        """
+        return self.people >= _LEAST_PEOPLE and min(self.sizes) >= _LEAST_IN_GROUP
 
     def tail(self, level: float) -> float:
         """Share of the resamples to cut off at either end for an interval of this level.
 
-        A resample varies as if its people were all there are: by sqrt((n - 1) / n) too little, and as if their spread were known,
-        which Student's t corrects (the expanded percentile interval: Hesterberg, The American Statistician 69(4), 2015).
+        A resample varies as if the people of a class were all there are: by sqrt((n - 1) / n) too little, and as if their spread
+        were known, which Student's t corrects (the expanded percentile interval: Hesterberg, The American Statistician 69(4),
+        2015). Classes count alike in balanced numbers, so that the smallest of them decides (Welch's degrees of freedom, for
+        people who vary as much in every class).
         """
-        return float(norm.cdf(-self._widening * t.ppf((1 + level) / 2, self._freedom))) if self._freedom >= 1 else 0.0
+        return float(norm.cdf(-self._widening * t.ppf((1 + level) / 2, self._freedom))) if self.enough else 0.0
 
     def p_value(self, share: float) -> float:
         """Two-sided p value where the smaller share of the resamples lies on one side of the null: the inverse of `tail`."""
@@ -40,18 +56,29 @@ class Sample:
 
     def p_of(self, deviation: float) -> float:
         """Two-sided p value of a value so many standard deviations of its resamples away from the null."""
-        return float(2 * t.sf(deviation / self._widening, self._freedom)) if self._freedom >= 1 else 1.0
+        return float(2 * t.sf(deviation / self._widening, self._freedom)) if self.enough else 1.0
+
+    @property
+    def _variances(self) -> np.ndarray:
+        """Of the mean of each class, in units of the variance of one person."""
+        return 1 / np.asarray(self.sizes, dtype=float)
 
     @property
     def _freedom(self) -> float:
-        return self.people - self.groups
+        if not np.isfinite(self.people):
+            return np.inf
+        of = self._variances
+        return float(of.sum() ** 2 / (of**2 / (1 / of - 1)).sum())  # of one class, or of equal ones: people less classes
 
     @property
     def _widening(self) -> float:
-        return float(1 / np.sqrt(1 - self.groups / self.people))  # sqrt(n / (n - 1)) for n people a group
+        if not np.isfinite(self.people):
+            return 1.0
+        of = self._variances
+        return float(np.sqrt(of.sum() / (of * (1 - of)).sum()))  # sqrt(n / (n - 1)) for n people a class
 
 
-MANY = Sample(np.inf)
+MANY = Sample((np.inf,))
 
 
 @dataclass(frozen=True)
@@ -60,7 +87,7 @@ class Estimate:
 
     Args:
         value: The statistic on the data.
-        low, high: Ends of the expanded percentile interval.
+        low, high: Ends of the expanded percentile interval; not a number if there are too few people for one.
         draws: (B,) the statistic on each resample.
         sample: The people that were resampled.
     """
@@ -80,8 +107,8 @@ class Estimate:
 def estimate(value: float, draws: np.ndarray, sample: Sample, level: float = LEVEL) -> Estimate:
     """Interval of resampled statistics; resamples that are not a number (an empty class) are left out."""
     usable = draws[np.isfinite(draws)]
-    if not usable.size:
-        return Estimate(float(value), float(value), float(value), draws, sample)
+    if not usable.size or not sample.enough:
+        return Estimate(float(value), np.nan, np.nan, draws, sample)
     tail = sample.tail(level)
     low, high = np.quantile(usable, [tail, 1 - tail])
     return Estimate(float(value), float(low), float(high), draws, sample)
@@ -94,16 +121,16 @@ class People:
     Args:
         codes: (n,) index of each clip's person, 0..S-1.
         weights: (B + 1, S) how often each person was drawn; row 0 is the data itself, once each.
-        groups: Number of classes within which people were drawn.
+        sizes: Number of people in each class within which they were drawn; () if they were drawn among all.
     """
 
     codes: np.ndarray
     weights: np.ndarray
-    groups: int = 1
+    sizes: tuple[int, ...] = ()
 
     @property
     def sample(self) -> Sample:
-        return Sample(self.weights.shape[1], self.groups)
+        return Sample(self.sizes or (self.weights.shape[1],))
 
     def estimate(self, draws: np.ndarray) -> Estimate:
         """A statistic (B + 1,) of `mean` or the like as a value with its interval."""
@@ -132,7 +159,7 @@ class People:
         for group in np.unique(groups):
             members = np.flatnonzero(groups == group)
             weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
-        return cls(codes, np.vstack([np.ones(len(ids)), weights]), len(np.unique(groups)))
+        return cls(codes, np.vstack([np.ones(len(ids)), weights]), tuple(np.unique(groups, return_counts=True)[1].tolist()))
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """(B + 1,) mean of a value per clip (n,): pooled over the clips of the people drawn; NaN where they have none."""

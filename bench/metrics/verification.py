@@ -22,7 +22,6 @@ from scipy.stats import rankdata
 
 from bench.metrics.uncertainty import DRAWS, Estimate, People, Sample, estimate
 
-FULL_DISCLOSURE = 1 / np.log(4)  # bit: `expected_disclosure` of scores that part mated from non-mated pairs
 _GRADES = {"0": 1e-12, "A": 1.0, "B": 2.0, "C": 4.0, "D": 5.0, "E": 6.0, "F": np.inf}  # largest log10 ratio of each
 _ROUNDING = 1e-12  # of shares
 _SERIES = np.array([-1 / 14, 1 / 12, -1 / 10, 1 / 8, -1 / 6, 1 / 4])  # of `_missed_over_priors` about a ratio of 1
@@ -294,7 +293,7 @@ def measure_linkage(
     """
     m, q = scores[mated], scores[~mated]
     counts = _resampled(scores, mated, first, second, rng, draws)
-    sample = Sample(len(np.union1d(first, second)))
+    sample = Sample((len(np.union1d(first, second)),))
     return Linkage(
         auc=estimate(roc_auc(m, q), _auc(*counts), sample),
         eer=estimate(equal_error_rate(m, q), _equal_error_rate(*counts), sample),

@@ -1,14 +1,17 @@
 """`bench table --compare A B`: whether one anonymizer is better than another, and how sure that is."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from bench.files import UserError
+from bench.grid import Grid
 from bench.measured import Group, Measured
-from bench.metrics.comparison import Difference, difference, holm
+from bench.metrics.comparison import Difference, difference
+from bench.metrics.uncertainty import Estimate
 from bench.threat import RANKING
 
 LEVEL = 0.05
@@ -21,31 +24,36 @@ class Comparison:
     Args:
         group: What the results share.
         names: The anonymizers, first and second.
+        worst: What ranks them: leakage to the worst semi-informed attacker of the first less that of the second; None if one of
+            them has none.
+        withheld: Flags for which either has no rank, by its name.
         leakage: By attacker and threat level: chance-normalised leakage of the first less that of the second.
-        corrected: P values of these after Holm's correction for their number, in the same order.
         utility: Utility retention of the first less that of the second.
     """
 
     group: Group
     names: tuple[str, str]
-    leakage: dict[tuple[str, str], Difference]
-    corrected: tuple[float, ...]
+    worst: Difference | None
+    withheld: Mapping[str, Sequence[str]]
+    leakage: Mapping[tuple[str, str], Difference]
     utility: Difference
 
     def verdict(self) -> str:
-        """One sentence for people, from the semi-informed attackers and the utility."""
+        """One sentence for people, from the worst semi-informed attackers and the utility."""
         first, second = self.names
-        sure = [
-            found.estimate.value
-            for ((_, threat), found), p in zip(self.leakage.items(), self.corrected, strict=True)
-            if threat == RANKING and p < LEVEL
-        ]
-        less, more = sum(value < 0 for value in sure), sum(value > 0 for value in sure)
-        privacy = "no attacker tells them apart for sure"
-        if less or more:
-            privacy = f"surely leaks less to {less} and more to {more} attackers ({RANKING})"
+        if self.withheld:
+            flags = "; ".join(f"{name}: {', '.join(flags)}" for name, flags in self.withheld.items())
+            privacy = f"no verdict on leakage, for the flags of {flags}"
+        elif self.worst is None:
+            privacy = f"no verdict on leakage: not both were measured with {RANKING} attackers"
+        elif self.worst.p_value < LEVEL:
+            privacy = f"surely leaks {'less' if self.worst.estimate.value < 0 else 'more'} to its worst attacker"
+        else:
+            privacy = "no sure difference in leakage to the worst attacker"
         use = "no sure difference in use"
-        if self.utility.p_value < LEVEL:
+        if not np.isfinite(self.utility.estimate.value):
+            use = "their use is not known"
+        elif self.utility.p_value < LEVEL:
             use = f"surely {'more' if self.utility.estimate.value > 0 else 'less'} useful"
         return f"{first} against {second}: {privacy}; {use}."
 
@@ -58,33 +66,43 @@ def compare(measured: Sequence[Measured], first: str, second: str) -> list[Compa
     """
     comparisons = []
     for group in dict.fromkeys(m.group for m in measured):
-        rows = [m for m in measured if m.group == group and not m.is_control]
+        table = [m for m in measured if m.group == group]
         by_name = {
-            name: {(m.first["names"]["attacker"], m.first["threat"]): m for m in rows if m.first["names"]["anonymizer"] == name}
+            name: {(m.first["names"]["attacker"], m.first["threat"]): m for m in table if m.first["names"]["anonymizer"] == name}
             for name in (first, second)
         }
-        both = [key for key in by_name[first] if key in by_name[second]]
+        both = [key for key, m in by_name[first].items() if key in by_name[second] and not m.is_control]
         if not both:
             continue
+        points = {point.anonymizer: point for point in Grid.of(table).points if point.anonymizer in (first, second)}
+        worst = _paired(points[first].leakage, points[second].leakage) if {first, second} <= set(points) else None
+        withheld = {name: point.withheld for name, point in points.items() if point.withheld}
         found = {key: difference(by_name[first][key].normalised, by_name[second][key].normalised) for key in both}
         retained = difference(by_name[first][both[0]].retention, by_name[second][both[0]].retention)
-        corrected = tuple(float(p) for p in holm([one.p_value for one in found.values()]))
-        comparisons.append(Comparison(group, (first, second), found, corrected, retained))
+        comparisons.append(Comparison(group, (first, second), worst, withheld, found, retained))
     if not comparisons:
         known = ", ".join(dict.fromkeys(m.first["names"]["anonymizer"] for m in measured))
         raise UserError(f"{first} and {second} were nowhere measured with the same attacker; measured: {known}")
     return comparisons
 
 
+def _paired(one: Estimate, other: Estimate) -> Difference:
+    """Worst attackers of two kinds were resampled apart; linkage leaves out resamples without pairs."""
+    count = min(len(one.draws), len(other.draws))
+    return difference(*(replace(e, draws=e.draws[:count]) for e in (one, other)))
+
+
 def print_comparisons(comparisons: Sequence[Comparison], console: Console) -> None:
     """Prints each as a table with its verdict."""
     for one in comparisons:
         table = Table(title=str(one.group), title_justify="left", box=None)
-        for column in ("", "attacker", "threat", f"{one.names[0]} less {one.names[1]} [95 %]", "p", "p corrected"):
+        for column in ("", "attacker", "threat", f"{one.names[0]} less {one.names[1]} [95 %]", "p"):
             table.add_column(column)
-        for ((attacker, threat), found), p in zip(one.leakage.items(), one.corrected, strict=True):
-            table.add_row("leakage", attacker, threat, _interval(found), _small(found.p_value), _small(p))
-        table.add_row("utility", "", "", _interval(one.utility), _small(one.utility.p_value), "")
+        if one.worst:
+            table.add_row("leakage", "the worst of each", RANKING, _interval(one.worst), _small(one.worst.p_value))
+        for (attacker, threat), found in one.leakage.items():
+            table.add_row("leakage", attacker, threat, _interval(found), _small(found.p_value))
+        table.add_row("utility", "", "", _interval(one.utility), _small(one.utility.p_value))
         console.print(table)
         console.print(one.verdict(), soft_wrap=True, highlight=False)
     console.print(

@@ -106,7 +106,7 @@ def _draw_names(axes: Axes, points: Sequence[TradeOff], colour: Mapping[str, str
         height = max(height + _LINE, min(point.leakage.value + 0.03, 1.0 - _LINE * len(points)))
         x, y = point.utility.value, point.leakage.value
         axes.annotate(
-            f"{point.anonymizer} ({point.attacker}){' no rank' if point.withheld else ''}",
+            f"{point.anonymizer} ({point.attacker}){': ' + ', '.join(point.withheld) if point.withheld else ''}",
             (x, y),
             xytext=(x - 0.06 if left else x + 0.06, height),
             ha="right" if left else "left",
@@ -127,10 +127,10 @@ def _draw_pareto_set(axes: Axes, grid: Grid) -> None:
 
 
 def _draw_controls(axes: Axes, grid: Grid) -> None:
-    """What is known without looking at the body: by the room and the clip's length, and by naming the most frequent class."""
-    for value, style, label in ((grid.room, ":", "room, camera and length alone"), (grid.prior, "-.", "most frequent class")):
-        if np.isfinite(value):
-            axes.axhline(value, color="#888888", linewidth=1, linestyle=style, label=label, zorder=1)
+    """What is known without looking at the body: by room, camera and length, and by naming the most frequent class, or any."""
+    axes.axhline(0, color="#888888", linewidth=1, linestyle="-.", label="always naming the most frequent class, or any", zorder=1)
+    for (target, value), style in zip(grid.rooms.items(), (":", (0, (1, 4)), (0, (3, 1, 1, 1))), strict=False):
+        axes.axhline(value, color="#888888", linewidth=1, linestyle=style, label=f"{target}: room, camera and length", zorder=1)
 
 
 def save_figure(figure: Figure, path: Path) -> Path:

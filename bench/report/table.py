@@ -14,7 +14,7 @@ from rich.measure import Measurement
 from rich.table import Table
 
 from bench.files import atomic_file, write_json
-from bench.grid import BUDGETS, Grid
+from bench.grid import BUDGETS, Grid, TradeOff
 from bench.measured import COLUMNS, Measured
 from bench.summary import FLAGS
 
@@ -132,7 +132,13 @@ def _trade_off(grid: Grid) -> list[str]:
 
 def _budgets(grid: Grid) -> str:
     best = [(budget, grid.best_within(budget)) for budget in BUDGETS]
-    return ", ".join(f"{b:.2f}: {p.anonymizer} {p.utility.value:.2f}" if p else f"{b:.2f}: none" for b, p in best)
+    return ", ".join(f"{b:.2f}: {_within(p, b)}" for b, p in best)
+
+
+def _within(point: TradeOff | None, budget: float) -> str:
+    if point is None:
+        return "none"
+    return f"{point.anonymizer} {point.utility.value:.2f}{'' if point.leakage.high <= budget else ' (not surely)'}"
 
 
 def _asked(record: Mapping[str, Any]) -> str:

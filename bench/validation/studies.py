@@ -21,7 +21,7 @@ from bench.metrics.uncertainty import Estimate, People
 from bench.protocols import Protocol, Split
 from bench.validation.instrument import as_row, attack, leakage, of_scores, synthetic, taught
 
-SURE = 0.99  # of binomial limits: seven studies should not fail by chance
+SURE = 0.99  # of binomial limits: six studies should not fail by chance
 
 
 @dataclass(frozen=True)

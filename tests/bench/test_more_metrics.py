@@ -5,12 +5,11 @@ import pytest
 from scipy.stats import entropy as scipy_entropy
 from scipy.stats import multivariate_normal
 from scipy.stats import t as student
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import log_loss
 
 from bench.metrics import information, risk
 from bench.metrics.comparison import difference, holm, rank_groups
 from bench.metrics.identification import (
-    attribute_auc,
     cumulative_match,
     reciprocal_ranks,
     top_k,
@@ -69,15 +68,6 @@ def test_more_clips_of_a_person_say_more():
     assert shares == sorted(shares)
     assert shares[0] < 0.7
     assert shares[-1] > 0.95
-
-
-def test_auc_of_attributes_agrees_with_scikit_learn():
-    probabilities, labels = random_predictions(classes=2)
-    assert attribute_auc(probabilities, labels) == pytest.approx(roc_auc_score(labels, probabilities[:, 1]))
-    probabilities, labels = random_predictions(classes=4)
-    assert attribute_auc(probabilities, labels) == pytest.approx(roc_auc_score(labels, probabilities, multi_class="ovr"))
-    with pytest.raises(ValueError, match="all clips show one class"):
-        attribute_auc(probabilities, labels * 0)
 
 
 @pytest.mark.parametrize("levels", [7, 5000])
@@ -150,6 +140,11 @@ def test_information_does_not_depend_on_how_sure_an_attacker_is_of_itself():
     assert of(2.0) == pytest.approx(right, abs=0.002)
     assert of(0.3) == pytest.approx(right, abs=0.002)
     assert of(6.0) == pytest.approx(right, abs=0.002)
+    apart = people % 2  # everybody with an even code is of one class
+    seen = (2 * apart - 1) + rng.normal(size=len(apart))
+    sure = 1 / (1 + np.exp(-0.3 * seen))
+    told = information.calibrated_information(np.stack([1 - sure, sure], 1), apart, people)
+    assert told == pytest.approx(right, abs=0.01)
     blind = rng.dirichlet([1, 1], size=len(labels))
     assert information.calibrated_information(blind, labels, people) < 0.001
     alone = information.calibrated_information(blind[:3], labels[:3], np.zeros(3, int))
@@ -168,15 +163,15 @@ def test_min_entropy_leakage_by_hand():
 def test_a_mean_near_chance_can_hide_one_who_is_always_found():
     people = np.repeat(np.arange(20), 10)
     hits = (people == 3).astype(float)
-    found = risk.measure_risk(hits, people, classes=20)
-    assert (found.worst, found.exposed, found.above_chance) == (1.0, 0.05, 0.05)
+    found = risk.measure_risk(hits, people)
+    assert (found.worst, found.exposed) == (1.0, 0.05)
     assert found.gini == pytest.approx(0.95)
     assert found.p95 == pytest.approx(np.quantile([0.0] * 19 + [1.0], 0.95))
 
 
 def test_evenly_spread_risk():
     people = np.repeat(np.arange(5), 4)
-    found = risk.measure_risk(np.tile([1, 0, 0, 0], 5), people, classes=5)
+    found = risk.measure_risk(np.tile([1, 0, 0, 0], 5), people)
     assert (found.worst, found.exposed) == (0.25, 0)
     assert found.gini == pytest.approx(0)
     np.testing.assert_allclose(risk.lorenz_curve(np.full(4, 0.25)), [0, 0.25, 0.5, 0.75, 1])
@@ -194,13 +189,13 @@ def test_gini_agrees_with_its_mean_difference_form():
 
 def test_tails_of_few_people_are_narrower_cuts():
     """Normal probability of -sqrt(n / (n - 1)) times Student's quantile: 2.3646 for 8 people, 2.0930 for 20."""
-    assert Sample(8).tail(0.95) == pytest.approx(0.0057, abs=1e-4)
-    assert Sample(20).tail(0.95) == pytest.approx(0.0159, abs=1e-4)
+    assert Sample((8,)).tail(0.95) == pytest.approx(0.0057, abs=1e-4)
+    assert Sample((20,)).tail(0.95) == pytest.approx(0.0159, abs=1e-4)
     assert MANY.tail(0.95) == pytest.approx(0.025)
-    assert Sample(1).tail(0.95) == 0
-    for sample in (Sample(8), Sample(12, 2), MANY):
+    assert Sample((3,)).tail(0.95) == 0
+    for sample in (Sample((8,)), Sample((6, 6)), MANY):
         assert sample.p_value(sample.tail(0.95)) == pytest.approx(0.05)
-    assert Sample(1).p_value(0.001) == 1
+    assert Sample((3,)).p_value(0.001) == 1
 
 
 @pytest.mark.parametrize("people", [8, 20])
@@ -309,3 +304,47 @@ def test_p_value_of_a_leak_where_there_is_none():
     )
     assert (found <= 0.05).mean() == pytest.approx(0.05, abs=3 * np.sqrt(0.05 * 0.95 / 400))
     assert found.mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_a_gap_between_groups_is_called_unlikely_as_often_as_its_level_says():
+    """People who do not differ by gender or height; then one group that leaks far more."""
+    from bench.measured import _widest_gap
+
+    subjects = np.repeat(np.arange(20), 30)
+    groups = {"gender": ["F", "M"] * 10, "height": ["a", "b", "c", "", "b"] * 4, "one": ["x"] * 20}
+    found = []
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        hits = rng.random(600) < rng.beta(2, 2, 20)[subjects]
+        found.append(_widest_gap(hits, subjects, groups)["group_gap_p"])
+    assert np.mean(np.array(found) <= 0.05) < 0.1
+    assert np.mean(found) == pytest.approx(0.5, abs=0.07)
+    leaks = _widest_gap(np.where(subjects % 2 == 0, 0.9, 0.3), subjects, groups)
+    assert leaks["group_gap_p"] < 0.03
+    assert (leaks["group_most"], leaks["group_gap"]) == ("gender=F", pytest.approx(0.6))
+    assert _widest_gap(np.ones(600), subjects, {"one": ["x"] * 20}) == {}
+
+
+@pytest.mark.parametrize("sizes", [(3, 17), (4, 4), (3, 5)])
+def test_intervals_of_unequal_classes_hold_the_truth(sizes):
+    """The mean of two classes of people; the smaller one decides how far it varies."""
+    subjects = np.repeat(np.arange(sum(sizes)), 8)
+    labels = (subjects >= sizes[0]).astype(int)
+    held = 0
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        hits = (rng.random(len(subjects)) < rng.beta(2, 1.2, sum(sizes))[subjects]).astype(float)
+        people = People.resample(subjects, rng, strata=labels, draws=600)
+        assert people.sample.sizes == sizes
+        found = people.estimate(people.balanced_mean(hits, labels))
+        held += found.low <= 2 / 3.2 <= found.high
+    assert held / 300 > 0.88
+
+
+@pytest.mark.parametrize("sizes", [(3,), (2, 10), (1, 11), (2, 2, 2)])
+def test_of_too_few_people_no_interval_is_stated(sizes):
+    sample = Sample(sizes)
+    found = estimate(0.8, np.random.default_rng(0).normal(0.8, 0.01, 500), sample)
+    assert found.value == 0.8
+    assert np.isnan([found.low, found.high]).all()
+    assert sample.p_of(50) == 1

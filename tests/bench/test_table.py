@@ -54,7 +54,7 @@ def test_ranks_say_only_what_is_sure():
 
     def leaks(name, value):
         draws = value + 0.03 * rng.normal(size=500)
-        return TradeOff(name, *[Estimate(value, value - 0.06, value + 0.06, draws, Sample(40))] * 2, "x", name, math.nan)
+        return TradeOff(name, *[Estimate(value, value - 0.06, value + 0.06, draws, Sample((40,)))] * 2, "x", name, math.nan)
 
     points = [leaks("a", 0.8), leaks("b", 0.1), leaks("c", 0.81)]
     points[2] = dataclasses.replace(
@@ -72,7 +72,7 @@ def test_ranks_say_only_what_is_sure():
 
 def drawn(name, utility, leakage, spread=0.0):
     rng = np.random.default_rng(len(name))
-    estimates = [Estimate(v, v, v, v + spread * rng.normal(size=400), Sample(40)) for v in (utility, leakage)]
+    estimates = [Estimate(v, v, v, v + spread * rng.normal(size=400), Sample((40,))) for v in (utility, leakage)]
     return TradeOff(name, *estimates, "x", name, math.nan)
 
 
@@ -94,7 +94,7 @@ def test_a_grid_of_known_points():
 
 def test_the_figure_draws_what_is_known_without_the_body_and_says_that_controls_failed():
     class Known(Grid):
-        room, prior, failed_controls = 0.25, 0.5, ()
+        rooms, failed_controls = {"subject": 0.25, "gender": 0.1}, ()
 
     class Broken(Known):
         failed_controls = ("one", "two")
@@ -104,7 +104,8 @@ def test_the_figure_draws_what_is_known_without_the_body_and_says_that_controls_
     level = {
         line.get_label(): line.get_ydata()[0] for line in axes.lines if "class" in line.get_label() or "room" in line.get_label()
     }
-    assert level == {"room, camera and length alone": 0.25, "most frequent class": 0.5}
+    expected = {"subject: room, camera and length": 0.25, "gender: room, camera and length": 0.1}
+    assert level == {"always naming the most frequent class, or any": 0, **expected}
     assert "CONTROLS FAILED" not in axes.get_title(loc="left")
-    assert {text.get_text() for text in axes.texts} >= {"A (x)", "B (x) no rank"}
+    assert {text.get_text() for text in axes.texts} >= {"A (x)", "B (x): pass-through"}
     assert pareto_figure(Broken((), points), "title").axes[0].get_title(loc="left").startswith("CONTROLS FAILED: 2")
