@@ -52,7 +52,7 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
         panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
         panel = [m for m in panel if not m.is_control]
         if any("weak-attacker" not in m.flags for m in panel):
-            worst = max(panel, key=lambda m: m.normalised.value)
+            worst = max(panel, key=lambda m: (m.normalised.value, m.leakage.sample.enough))
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
             withheld = tuple(f for f in FLAGS if f in worst.flags or (f in WITHHOLDING and any(f in m.flags for m in panel)))
