@@ -153,6 +153,11 @@ def surely_beats_chance(measured: Measured) -> bool:
 
 
 def is_weak(on_raw: Measured) -> bool:
-    """Whether an attacker, as measured on `identity`, is too weak for its failures to count."""
+    """Whether an attacker, as measured on `identity`, is too weak for its failures to count.
+
+    Of too few people nothing can be said either way; the flag of these says so.
+    """
     least = floor(on_raw.first)
-    return not beats_chance(on_raw) if least is None else on_raw.leakage.value < least
+    if least is not None:
+        return on_raw.leakage.value < least
+    return on_raw.leakage.sample.enough and not beats_chance(on_raw)

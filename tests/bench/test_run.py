@@ -370,6 +370,7 @@ def test_flags_of_the_attacker_that_ranks_withhold_the_rank_and_those_of_others_
 
 
 def test_of_too_few_people_nothing_is_ranked(finished):
+    from bench.grid import Grid
     from bench.metrics.uncertainty import Sample
     from bench.summary import _flags, measure_all
 
@@ -378,6 +379,11 @@ def test_of_too_few_people_nothing_is_ranked(finished):
     assert "few-people" not in gauss.flags
     few = dataclasses.replace(gauss, leakage=dataclasses.replace(gauss.leakage, sample=Sample((3,))))
     assert "few-people" in _flags(few, measured)
+    raw = chosen(measured, "identity")
+    unknown = dataclasses.replace(raw.leakage, low=np.nan, high=np.nan, sample=Sample((3,)))
+    table = [dataclasses.replace(m, leakage=unknown) if m is raw else m for m in measured]
+    assert "weak-attacker" not in _flags(gauss, table)
+    assert not Grid.of(table).failed_controls
 
 
 def test_a_number_below_the_prior_is_marked(finished):
