@@ -15,6 +15,7 @@ from bench.metrics.uncertainty import LEVEL, Estimate, estimate
 from bench.summary import FLAGS, NUISANCE, SHUFFLED, WITHHOLDING, beats_chance, is_weak, surely_beats_chance
 from bench.threat import RANKING
 
+_FROZEN = "frozen-beats-retrained"
 BUDGETS = (0.05, 0.10, 0.20, 0.40)  # leakage that a data holder may accept (methods.md section 6.8)
 
 
@@ -55,10 +56,24 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             worst = max(panel, key=lambda m: (m.normalised.value, m.leakage.sample.enough))
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
-            withheld = tuple(f for f in FLAGS if f in worst.flags or (f in WITHHOLDING and any(f in m.flags for m in panel)))
+            withheld = _withheld(name, worst, panel, measured)
             leakage = _of_the_worst(worst, panel)
             points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld))
     return points
+
+
+def _withheld(name: str, worst: Measured, panel: Sequence[Measured], measured: Sequence[Measured]) -> tuple[str, ...]:
+    """Flags for which an anonymizer has no rank: those of the attacker that ranks it, and some of any other's.
+
+    That some attacker read more while it knew nothing matters if it read more than the worst of those that know: then the worst
+    is not the worst.
+    """
+    found = {*worst.flags, *(flag for m in panel for flag in m.flags if flag in WITHHOLDING)}
+    misled = {m.first["names"]["attacker"] for m in panel if _FROZEN in m.flags}
+    frozen = (m for m in measured if (m.first["names"]["anonymizer"], m.first["threat"]) == (name, "ignorant"))
+    if any(m.first["names"]["attacker"] in misled and m.normalised.value > worst.normalised.value for m in frozen):
+        found.add(_FROZEN)
+    return tuple(flag for flag in FLAGS if flag in found)
 
 
 def _of_the_worst(worst: Measured, panel: Sequence[Measured]) -> Estimate:

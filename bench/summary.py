@@ -36,10 +36,7 @@ FLAGS = {
 }
 # Of a method with such a row, no rank is stated: what it is worth is not known. The others withhold it if they are raised by the
 # attacker whose leakage ranks the method; in other rows they only say how to read a number.
-WITHHOLDING = (
-    *("no-control", "control-failed", "incomplete-panel", "undertrained"),
-    *("frozen-beats-retrained", "pass-through", "shared-performances"),
-)
+WITHHOLDING = (*("no-control", "control-failed", "incomplete-panel", "undertrained", "pass-through", "shared-performances"),)
 
 
 def measure_all(records: Iterable[Record], remembered: Path | None = None) -> list[Measured]:

@@ -365,6 +365,12 @@ def test_flags_of_the_attacker_that_ranks_withhold_the_rank_and_those_of_others_
         assert point.withheld == (flag,)
         (point,) = trade_off([first, dataclasses.replace(second, flags=(flag,))], "semi-informed")
         assert point.withheld == ()
+    frozen = dataclasses.replace(chosen(measured, "gauss", names[1], threat="ignorant"), flags=())
+    misled = dataclasses.replace(second, flags=("frozen-beats-retrained",))
+    (point,) = trade_off([first, misled, leaking(frozen, 0.8, 0.7)], "semi-informed")
+    assert point.withheld == ()  # the first reads more than that anyway
+    (point,) = trade_off([first, misled, leaking(frozen, 1.0, 0.9)], "semi-informed")
+    assert point.withheld == ("frozen-beats-retrained",)
     (point,) = trade_off([first, dataclasses.replace(second, flags=("undertrained",))], "semi-informed")
     assert point.withheld == ("undertrained",)  # it might have found more than the first
 
