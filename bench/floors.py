@@ -1,9 +1,9 @@
 """Floors: what an attacker must reach on raw clips before its failure on anonymized ones means anything (methods.md section 5.7).
 
-Each floor is the leakage that was measured on `identity` (with seed 0 on UTD-MHAD and synthetic people, else as the mean of three
-seeds) less a tenth of its distance from chance: a training that went wrong falls below it, an unlucky seed should not. An attacker
-without a floor, such as one from outside or one with other parameters, must at least beat chance. Measure again and set them anew
-when an attacker, a preset or a data set changes.
+Each floor is the leakage that was measured on `identity` (with seed 0 on UTD-MHAD and synthetic people, else as the mean of
+three seeds) less a tenth of its distance from chance: a training that went wrong falls below it, an unlucky seed should not.
+One without a floor, such as an attacker from outside or with other parameters, must at least beat chance. Measure again and set
+them anew when an attacker, a preset or a data set changes.
 """
 
 from collections.abc import Mapping
