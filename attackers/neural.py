@@ -119,7 +119,7 @@ class NeuralAttacker(Attacker):
 
 
 def _made(folder: Path) -> Path:
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)  # an attempt that was interrupted may have left a checkpoint there
     return folder
 
 

@@ -47,7 +47,7 @@ class Learner(Parameters, ABC):
             part: Target, labels and indices.
             preset: Budget.
             folder: Folder for the learnt state; no pickles. Empty but for files whose names end in `bench.stages.CHECKPOINT`,
-                which an attempt that was interrupted left behind.
+                perhaps in subfolders, which an attempt that was interrupted left behind.
             seed: Source of all randomness.
             progress: Called with (done, total, text).
 

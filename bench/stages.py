@@ -5,12 +5,13 @@ A stage's key is the digest of everything that determines its output: its name a
 change of code that leaves an output as it was costs nothing downstream. Paths, hosts and worker counts are never part of it.
 """
 
+import errno
 import resource
 import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from filelock import FileLock
 from bench.files import digest, file_digest, put_in_place, read_json, write_json
 
 _STATE = "stage.json"
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of the disk, not of the computation
 CHECKPOINT = ".checkpoint"  # ending of files from which an interrupted computation goes on
 
 
@@ -154,8 +156,8 @@ def content_of(folder: Path) -> str:
 def _partial_folder(path: Path) -> Iterator[Path]:
     """Yields a folder beside `path` and renames it at the end; the caller must hold a lock.
 
-    It holds the checkpoints of an attempt that was interrupted: by the end of the process, Ctrl-C, a full disk or too little
-    memory. Another error is of the computation itself, and what it left is not to be trusted.
+    It holds the checkpoints of an attempt that was interrupted, in their subfolders, and nothing else: by the end of the process,
+    Ctrl-C, a full disk or too little memory. Another error is of the computation itself, and what it left is not to be trusted.
     """
     partial = path.parent / f".{path.name}.partial"
     partial.mkdir(exist_ok=True)
@@ -163,17 +165,20 @@ def _partial_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         put_in_place(partial, path)
-    except (OSError, MemoryError):
-        raise
-    except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
+    except Exception as error:
+        if not (isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM):
+            shutil.rmtree(partial, ignore_errors=True)
         raise
 
 
 def _clear(folder: Path, doomed: Callable[[Path], bool]) -> None:
-    for file in folder.rglob("*"):
-        if file.is_file() and doomed(file):
-            file.unlink()
+    """Removes the files that are doomed, and the subfolders that are empty without them."""
+    for path in sorted(folder.rglob("*"), reverse=True):  # what is in a folder comes before it
+        if path.is_dir():
+            with suppress(OSError):
+                path.rmdir()
+        elif doomed(path):
+            path.unlink()
 
 
 def _peak_memory_mb() -> float:

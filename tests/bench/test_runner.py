@@ -245,7 +245,7 @@ def test_fifty_kills_at_random_moments_lose_nothing(undisturbed, tmp_path):
             for path in doomed:
                 subprocess.run(["rm", "-r", path], check=True)
     assert interrupted >= 30
-    assert outcome(start(tmp_path))["failed"] == []
+    assert [failure["error"] for failure in outcome(start(tmp_path))["failed"]] == []
     assert record_bytes(tmp_path) == expected
 
 

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from bench.files import atomic_file, atomic_folder, digest, write_json
-from bench.stages import StageStore
+from bench.stages import CHECKPOINT, StageStore, content_of
 
 
 def writes(text, calls):
@@ -62,6 +63,33 @@ def test_a_failed_stage_leaves_nothing_and_can_be_tried_again(tmp_path):
         store.run("train", 1, {}, fails)
     assert not list(tmp_path.rglob("half"))
     assert store.run("train", 1, {}, writes("ok", [])).info == {"length": 2}
+
+
+def test_checkpoints_of_an_interrupted_stage_are_all_that_is_left_of_it(tmp_path):
+    seen = []
+
+    def compute(folder):
+        seen.append(sorted(str(path.relative_to(folder)) for path in folder.rglob("*")))
+        for name in ("first", "second", "empty"):
+            (folder / name).mkdir(exist_ok=True)
+        (folder / "first" / f"training{CHECKPOINT}").write_text("x")
+        (folder / "second" / "half").write_text("x")
+        if len(seen) < 3:
+            raise KeyboardInterrupt
+        if len(seen) == 3:
+            raise OSError(errno.ENOSPC, "no space left")
+        if len(seen) == 4:
+            raise RuntimeError("boom")
+
+    store = StageStore(tmp_path)
+    for error in (KeyboardInterrupt, KeyboardInterrupt, OSError, RuntimeError):
+        with pytest.raises(error):
+            store.run("train", 1, {}, compute)
+    output = store.run("train", 1, {}, compute)
+    left = ["first", f"first/training{CHECKPOINT}"]
+    assert seen == [[], left, left, left, []]  # after an error of its own it begins anew
+    assert sorted(path.name for path in output.path.rglob("*") if path.is_file()) == ["half", "stage.json"]
+    assert output.content == content_of(output.path)
 
 
 def test_a_killed_stage_leaves_nothing_that_looks_whole(tmp_path):
