@@ -18,7 +18,7 @@ def bench(*arguments, results: Path, environment=None) -> str:
     command = [sys.executable, "-m", "bench", *arguments, "--results", str(results)]
     done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def rows_of(*arguments, results: Path, environment=None) -> dict[tuple[str, str, str], dict]:
