@@ -68,6 +68,12 @@ FLOORS: Mapping[tuple[str, str, str], Mapping[str, float]] = {
         "gait-dyn": 0.78,
         "shiftgcn-reid": 0.56,
     },
+    ("kinder-gator", "xaction/1", "quick"): {
+        "bones-lda": 0.89,
+        "flat-svm": 0.83,
+        "gait-dyn": 0.78,
+        "shiftgcn-reid": 0.84,
+    },
 }
 
 
