@@ -32,6 +32,7 @@ class ClipBatch:
         layout: Layout of the joints.
         frame_rate: Frames per second.
         labels: What the holder knows of each clip, (N,) int64 codes, -1 where unknown: those that the anonymizer `uses`.
+        names: (N,) names of the clips; none where the method is `blind`.
     """
 
     clips: Tensor
@@ -40,6 +41,7 @@ class ClipBatch:
     layout: Layout
     frame_rate: float = 30.0
     labels: Mapping[str, Tensor] = field(default_factory=dict)
+    names: tuple[str, ...] = ()
 
     @cached_property
     def present(self) -> Tensor:
@@ -132,13 +134,15 @@ class Anonymizer(Parameters, ABC):
 
     Class attributes declare what it is: `stochastic` (its output depends on the seeds), `learns` (it needs `fit`), `uses` (the
     labels of a clip, of `RELEASE_LABELS`, that it must know to release it), `causal` (a released frame depends on no later one),
-    and `code_version`, raised whenever the same parameters would give another release.
+    `code_version`, raised whenever the same parameters would give another release, and `blind` (it must not learn the clips'
+    names from its seeds: these follow from the coordinates instead).
     """
 
     stochastic: ClassVar[bool] = False
     learns: ClassVar[bool] = False
     uses: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = False
+    blind: ClassVar[bool] = False
     code_version: ClassVar[int] = 1
 
     def fit(self, examples: Examples) -> Fitted:
@@ -227,18 +231,28 @@ def released(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """As `anonymize`, a batch at a time: clip indices in the given order, and whole clips (N, 3, T, V, M)."""
     for indices in order.split(batch_size):
+        names = tuple(clips.names[i] for i in indices.tolist())
+        keys = tuple(_coordinates(clips, i) for i in indices.tolist()) if anonymizer.blind else names
         batch = ClipBatch(
             clips.whole(indices),
             clips.lengths[indices],
-            tuple(clip_seed(seed, draw, clips.names[i]) for i in indices.tolist()),
+            tuple(clip_seed(seed, draw, key) for key in keys),
             clips.layout,
             clips.frame_rate,
             {name: labels[name].to(clips.device)[indices] for name in anonymizer.uses} if labels else {},
+            () if anonymizer.blind else names,
         )
         with torch.no_grad():
             out = anonymizer.transform(batch, state)
         _check_output(type(anonymizer).__name__, batch, out)
         yield indices, out
+
+
+def _coordinates(clips: ClipSet, i: int) -> str:
+    """Digest of a clip's coordinates."""
+    first = int(clips.first[i])
+    rows = clips.rows[first : first + int(clips.lengths[i]) * int(clips.bodies[i])]
+    return hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
 
 
 def _check_output(name: str, batch: ClipBatch, out: Tensor) -> None:

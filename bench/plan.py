@@ -42,8 +42,8 @@ def make_plan(
     dataset: str,
     protocol: str | None,
     siblings: Sequence[str | None] = (),
-    anonymizers: str,
-    attackers: str | None,
+    anonymizers: str | Sequence[Spec],
+    attackers: str | Sequence[Spec] | None,
     threats: str,
     preset: Preset,
     seeds: Sequence[int],
@@ -55,17 +55,19 @@ def make_plan(
 
     Args:
         siblings: Other protocols whose results will be pooled with this one's: an attacker must be possible under all of them.
+        anonymizers: Comma list, or what is meant by it.
         attackers: Comma list or `all`; None for the default ones. Of the latter two, those that the data set cannot support are
-            left out; one that was named is an error.
+            left out; one that was named, or is given as such, is an error.
         controls: Whether `identity` and `null` are added if they were not named.
 
     Raises:
         UserError: with one line that says what is wrong and what would be right.
     """
     data = parse_spec(dataset, DATASETS)
-    methods = parse_specs(anonymizers, ANONYMIZERS)
-    panel = parse_specs(attackers or DEFAULT_ATTACKERS, ATTACKERS)
-    if attackers and attackers.strip() == "all":
+    methods = parse_specs(anonymizers, ANONYMIZERS) if isinstance(anonymizers, str) else list(anonymizers)
+    attackers = attackers.strip() if isinstance(attackers, str) else attackers
+    panel = parse_specs(attackers or DEFAULT_ATTACKERS, ATTACKERS) if not attackers or isinstance(attackers, str) else attackers
+    if attackers == "all":
         panel = [attacker for attacker in panel if not attacker.value.control]  # controls are not for every anonymizer
     for attacker in panel:
         _check_backbone(attacker)
@@ -82,7 +84,7 @@ def make_plan(
                 instantiate(one, attacker.value.target, store.labels, str(data))
             usable.append(attacker)
         except ProtocolError as error:
-            if attackers and attackers.strip() != "all":
+            if attackers and attackers != "all":
                 raise ProtocolError(f"attacker {attacker}: {error}") from error
             left_out.append(f"{attacker}: {error}")
     if not usable:

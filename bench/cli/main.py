@@ -7,6 +7,7 @@ from bench.cli.data import data
 from bench.cli.info import doctor, list_plugins
 from bench.cli.release import anonymize, view
 from bench.cli.run import job, plan, run, status
+from bench.cli.submit import submit
 from bench.cli.upkeep import audit, explain, store
 from bench.cli.validation import validate
 from bench.cli.views import mlflow, plot, table, ui
@@ -35,3 +36,4 @@ main.add_command(list_plugins, "list")
 main.add_command(data)
 main.add_command(doctor)
 main.add_command(validate)
+main.add_command(submit)

@@ -13,6 +13,7 @@ from bench.data.store import ClipStore
 from bench.files import package_version
 from bench.protocols import MEASURED_TARGETS, ProtocolError, instantiate
 from bench.specs import Spec
+from bench.submission.isolation import LEVELS, probe
 
 _PACKAGES = (
     "skeleton-privacy-bench",
@@ -43,6 +44,9 @@ def health(results: Path) -> list[tuple[str, str]]:
     lines.append(("memory", f"{memory.total / 2**30:.1f} GiB, {memory.available / 2**30:.1f} GiB free"))
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     lines.append(("cuda", ", ".join(gpus) or "no GPU: computing on the CPU"))
+    for level in LEVELS:
+        problem = probe(level)
+        lines.append((f"isolation {level}", f"no: {problem}" if problem else "yes"))
     counts = {
         "records": sum(1 for p in (results / "records").rglob("*.npz")),
         "stages": sum(1 for p in (results / "stages").glob("*/*/stage.json")),

@@ -1,0 +1,132 @@
+"""`bench submit`: other people's methods, from the template to the board."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from bench.cli.common import json_option, results_option
+from bench.cli.options import make_where, where_options
+
+_FOLDER = click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+_ISOLATION = click.option(
+    "--isolation",
+    type=click.Choice(["process", "namespace", "container"]),
+    help="How its code is kept apart; namespace if not given.",
+)
+_TRUST = click.option("--trust", is_flag=True, help="You trust its code: it may run at a level below namespace.")
+
+
+@click.group()
+def submit() -> None:
+    """Submit a method: write, check and evaluate it."""
+
+
+@submit.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--kind", type=click.Choice(["anonymizer", "attacker", "weights", "data"]), default="anonymizer", show_default=True)
+@results_option
+def new(folder: Path, kind: str, results: Path) -> None:
+    """Write a small working project to start from; its folder's name becomes that of the method."""
+    from bench.submission.template import new_submission
+
+    click.echo(f"{new_submission(folder, kind, results)}: now `bench submit check {folder}`")
+
+
+@submit.command()
+@_FOLDER
+def seal(folder: Path) -> None:
+    """List all files with their sha256 in the manifest, after a change."""
+    from bench.submission.manifest import seal as write_files
+
+    click.echo(f"{write_files(folder)} files listed in {folder / 'submission.toml'}")
+
+
+@submit.command()
+@_FOLDER
+@_ISOLATION
+@_TRUST
+@results_option
+def check(folder: Path, isolation: str | None, trust: bool, results: Path) -> None:
+    """Say everything that is wrong with a submission, and how to mend it. Exit status 1 if something is."""
+    from bench.cli.present import wide_console
+    from bench.progress import Display
+    from bench.report.submissions import print_report
+    from bench.submission.check import check as check_submission
+    from bench.submission.isolation import choose_level
+    from bench.submission.manifest import ManifestError, read_manifest
+    from bench.submission.session import close_all
+
+    try:
+        level = choose_level(isolation, trust=trust) if read_manifest(folder).runs_code else None
+    except ManifestError:
+        level = None  # the check tells what is wrong with it
+    try:
+        with Display() as display:
+            report = check_submission(folder, level, results.resolve(), display.step)
+    finally:
+        close_all()
+    print_report(report, level, wide_console())
+    if not report.good:
+        raise click.exceptions.Exit(1)
+
+
+@submit.command()
+@_FOLDER
+@_ISOLATION
+@_TRUST
+@click.option("--dataset", metavar="NAME", help="Data set; the manifest's if not given.")
+@click.option("--protocol", metavar="NAME", help="Split; the manifest's if not given.")
+@click.option("--preset", default="quick", show_default=True, metavar="NAME", help="Budget: quick, standard or paper.")
+@click.option("--attacker", default="all", show_default=True, metavar="X[,Y...]", help="Panel that an anonymizer meets.")
+@click.option("--anonymizer", metavar="A[,B...]", help="What an attacker is tried on; all that were measured if not given.")
+@click.option("--threat", default="all", show_default=True, metavar="LEVEL[,...]", help="What the attackers know.")
+@click.option("--seeds", type=click.IntRange(1), help="Number of seeds; the manifest's if not given.")
+@where_options
+@json_option
+@click.option("--mlflow/--no-mlflow", default=True, show_default=True, help="Log the run to MLflow.")
+@results_option
+def evaluate(
+    folder: Path, isolation: str | None, trust: bool, json_file: str | None, mlflow: bool, results: Path, **options: Any
+) -> None:
+    """Receive, check and evaluate a submission against all attackers, and put it on the board."""
+    from bench.cli.present import present, wide_console
+    from bench.progress import Display
+    from bench.report.submissions import print_evaluation, print_report
+    from bench.submission.evaluate import Budget, needs_level
+    from bench.submission.evaluate import evaluate as evaluate_submission
+    from bench.submission.isolation import choose_level
+
+    level = choose_level(isolation, trust=trust) if needs_level(folder) else None
+    where = make_where(options)
+    renamed = {"attackers": options["attacker"], "anonymizers": options["anonymizer"], "threats": options["threat"]}
+    budget = Budget(**renamed, **{name: options[name] for name in ("dataset", "protocol", "preset", "seeds")})
+    command = " ".join(["bench", *sys.argv[1:]])
+    with Display() as display:
+        done = evaluate_submission(folder, level, budget, results, where, display.step, command)
+    if done.result is None:
+        print_report(done.report, level, wide_console())
+    elif done.result.records:
+        present(done.result, results, json_file=json_file, mlflow=mlflow, experiment=done.digest)
+    print_evaluation(done, wide_console(stderr=json_file == "-"))
+    if done.entry.state == "rejected":
+        raise click.exceptions.Exit(1)
+
+
+@submit.command()
+@click.argument("name", required=False)
+@click.option("--withdraw", is_flag=True, help="Take the newest version of NAME off the board.")
+@results_option
+def status(name: str | None, withdraw: bool, results: Path) -> None:
+    """Show what became of each submission, or the whole history of one."""
+    from bench.cli.present import wide_console
+    from bench.report.submissions import print_states
+    from bench.submission.evaluate import withdraw as take_off
+    from bench.submission.states import entries, find
+
+    if withdraw:
+        if not name:
+            raise click.UsageError("name the submission to withdraw")
+        take_off(results, name)
+    print_states(find(results, name) if name else list(entries(results)), wide_console(), whole=name is not None)

@@ -1,0 +1,395 @@
+"""`bench submit check`: everything that is wrong with a submission at once, without a network and without its author.
+
+Code is run at the level of isolation that was asked for, on synthetic people. What it must hold is what the numbers rest on:
+equal input gives equal output, whatever else is in the batch, whatever day it is; what is released is all that there is.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.anonymizer import Examples, anonymize
+from bench.data.clips import ClipSet
+from bench.data.prepare import open_or_prepare
+from bench.files import UserError
+from bench.pipeline import Bench
+from bench.plan import choose_protocol, make_plan
+from bench.presets import Preset, get_preset
+from bench.protocols import SUBJECT, anonymizer_part
+from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
+from bench.specs import parse_spec
+from bench.stages import StageStore
+from bench.submission.foreign import ForeignAnonymizer, ForeignAttacker
+from bench.submission.hidden import hidden_identity
+from bench.submission.isolation import Limits
+from bench.submission.manifest import Manifest, ManifestError, check_files, read_manifest
+from bench.submission.prepared import check_clips, read_scores
+from bench.submission.session import Foreign, ForeignError, close, noted, shared_session
+from bench.submission.source import Submission, SubmittedSpec
+
+SMOKE_DATA = "synthetic:people=6,motions=3,cameras=1"
+_CROWD = "synthetic:people=12,motions=8,cameras=1"  # enough to tell whether digits name people
+LIMITS = Limits(seconds=120.0)
+_CLIPS = 8  # clips that are anonymized again and again
+_LATER = 400 * 24 * 3600.0  # seconds: code that waits for a date shows it
+_REPEATS = 12
+_FORBIDDEN = {
+    "network": "take it out; weights and other files belong into the submission",
+    "write outside": "write below /tmp, if at all",
+    "read outside": "read the submission's own files only, by paths relative to the module",
+    "links": "take it out",
+    "processes": "take it out; the evaluator starts as many processes as there are cores",
+}
+_REMEDIES = {
+    "time": "make it faster, or split the work: the limit is for one batch of clips, or one training",
+    "memory": "work on a part of the clips at a time",
+    "processes": _FORBIDDEN["processes"],
+    "file size": "write less",
+    "answer": "return float32 clips of the shape of batch.clips, or what the base class says",
+    "ended": "find out what ends the process: sys.exit, or a crash of a library",
+    "error": "run the template's test in the folder: `pytest`",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong.
+
+    Args:
+        name: Short name of the check, as in tables.
+        what: What is wrong.
+        remedy: What would be right.
+        grave: Whether it must be mended; otherwise it is to be known.
+    """
+
+    name: str
+    what: str
+    remedy: str
+    grave: bool = True
+
+
+@dataclass
+class Report:
+    """What a check found.
+
+    Args:
+        manifest: What the submission states; None if that could not be read.
+        findings: What is wrong.
+        passed: Names of the checks that held.
+        smoke: Rows of the smoke evaluation: attacker and normalised leakage.
+    """
+
+    manifest: Manifest | None = None
+    findings: list[Finding] = field(default_factory=list)
+    passed: list[str] = field(default_factory=list)
+    smoke: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def good(self) -> bool:
+        return not any(finding.grave for finding in self.findings)
+
+    def add(self, name: str, problems: Sequence[tuple[str, str]]) -> None:
+        """Notes the outcome of one check: (what, remedy) of each problem; none is a pass."""
+        self.findings += [Finding(name, *problem) for problem in problems]
+        if not problems:
+            self.passed.append(name)
+
+
+def check(folder: Path, level: str | None, results: Path, step: Callable[[str], Any]) -> Report:
+    """Checks a submission.
+
+    Args:
+        folder: Where it lies.
+        level: Level of isolation for its code; None does not run any, which is told.
+        results: Folder for the synthetic people of the smoke evaluation.
+        step: Shows one piece of work to people.
+    """
+    report = Report()
+    try:
+        manifest = report.manifest = read_manifest(folder)
+        report.add("manifest", [])
+    except ManifestError as error:
+        report.findings += [Finding("manifest", f"{where}: {what}", remedy) for where, what, remedy in error.problems]
+        return report
+    submission = Submission(folder, manifest)
+    report.add("files", [(f"{where}: {what}", remedy) for where, what, remedy in check_files(folder, manifest)])
+    report.add("name", _name(manifest, submission.makes))
+    report.add("data", _data(manifest))
+    if not report.good:
+        return report  # nothing of files that are not what they are said to be is opened
+    if manifest.runs_code and level is None:
+        report.findings.append(Finding("isolation", "its code was not run", "install bubblewrap, or say --trust"))
+        return report
+    try:
+        with step(f"load {manifest.name}"):
+            spec = submission.spec(level or "", LIMITS)
+        report.add("load", [])
+        lab = _Lab.open(results, step)
+        if isinstance(spec.value, ForeignAnonymizer):
+            _check_anonymizer(submission, spec, lab, results, report, step)
+        elif isinstance(spec.value, ForeignAttacker):
+            _check_attacker(spec, lab, report, step)
+        elif manifest.data:
+            report.add("clips", _clips_fit(submission, results))
+        elif manifest.scores:
+            report.add("scores", _scores_fit(submission))
+        if report.good and not manifest.scores and (not manifest.data or manifest.dataset.startswith("synthetic")):
+            with step("smoke evaluation on synthetic people"):
+                report.add("smoke evaluation", _smoke(submission, spec, results, report))
+    except ForeignError as error:
+        report.add({"error": "code"}.get(error.kind, error.kind), [(str(error), _REMEDIES.get(error.kind, _REMEDIES["error"]))])
+    except (UserError, ValueError) as error:
+        report.add("contract", [(str(error), _REMEDIES["answer"])])
+    if manifest.runs_code:
+        report.add("behaviour", _noted(submission.foreign(level or "", LIMITS)))
+    return report
+
+
+def _name(manifest: Manifest, makes: str) -> list[tuple[str, str]]:
+    registry = ANONYMIZERS if makes == "anonymizer" else ATTACKERS
+    taken = manifest.name in registry.names() and registry[manifest.name].provider == "builtin"
+    return [(f"{manifest.name} is the name of a built-in {makes}", "choose another name")] if taken else []
+
+
+def _data(manifest: Manifest) -> list[tuple[str, str]]:
+    try:
+        choose_protocol(parse_spec(manifest.dataset, DATASETS), manifest.protocol or None)
+    except UserError as error:
+        return [(str(error), "name a data set and a protocol of `bench list datasets`")]
+    return []
+
+
+@dataclass(frozen=True)
+class _Lab:
+    """Synthetic people to try code on.
+
+    Args:
+        bench: Bench with a tiny budget.
+        clips: A few of its clips, of which no target tests one.
+    """
+
+    bench: Bench
+    clips: ClipSet
+
+    @classmethod
+    def open(cls, results: Path, step: Callable[[str], Any]) -> "_Lab":
+        data = parse_spec(SMOKE_DATA, DATASETS)
+        store = open_or_prepare(data, results)
+        stages = StageStore(results / "stages")
+        bench = Bench(store, choose_protocol(data, None), smoke_preset(), stages, torch.device("cpu"), step)
+        part = anonymizer_part(bench.parts)
+        some = part[np.linspace(0, len(part) - 1, _CLIPS).round().astype(int)]
+        return cls(bench, bench.clips(bench.raw).subset(some))
+
+    def examples(self) -> Examples:
+        part = anonymizer_part(self.bench.parts)
+        parts = {target: whole.restricted(part) for target, whole in self.bench.parts.items() if target != "linkage"}
+        return Examples(self.bench.clips(self.bench.raw).subset(part), parts, self.bench.preset, 0)
+
+
+def smoke_preset() -> Preset:
+    """`quick` with a budget of seconds: what it measures says whether something runs, not how good it is."""
+    quick = get_preset("quick")
+    tiny = {"width": 0.1, "frames": 8, "epochs": 2, "most_steps": 6, "least_steps": 0, "batch": 8}
+    budgets = {name: replace(getattr(quick, name), **tiny) for name in ("attack", "utility")}
+    return replace(quick, name="smoke", summary="seconds, for checks", seeds=1, **budgets)
+
+
+def _check_anonymizer(
+    submission: Submission, spec: SubmittedSpec, lab: _Lab, results: Path, report: Report, step: Callable[[str], Any]
+) -> None:
+    """Contract, determinism, independence of batch and clock, effect of parameters, hidden identity."""
+    foreign: Foreign = spec.value.foreign
+    with step("fit and release synthetic clips"):
+        state = spec.value.fit(lab.examples()).state
+        first = _release(spec.value, state, lab.clips)
+    report.add("contract", [])
+    with step("release them again, otherwise"):
+        report.add("determinism", _same(spec, state, lab, first))
+        report.add("batch independence", _alone(spec.value, state, lab, first))
+        with _own_session(replace(spec.value, foreign=replace(foreign, clock=_LATER))) as later:
+            different = _differ(first, _release(later, state, lab.clips))
+        report.add("clock", [("it releases other clips at another date", "do not look at the clock")] if different else [])
+    with step("change its parameters"):
+        report.add("parameters", _parameters(submission, spec, lab, state, first))
+    with step("look for hidden identity"):
+        report.add("hidden identity", _hidden(spec, state, results))
+
+
+def _check_attacker(spec: SubmittedSpec, lab: _Lab, report: Report, step: Callable[[str], Any]) -> None:
+    """Contract, determinism in a fresh process, independence of the clips beside."""
+    bench, attacker = lab.bench, spec.value
+    part = bench.part(attacker.target)
+    clips, preset = bench.clips(bench.raw), bench.preset
+    found = []
+    for _ in range(2):
+        with step("learn from synthetic clips and name others"), TemporaryDirectory(prefix="bench-") as name:
+            attacker.fit(clips, part, preset, Path(name), seed=0)
+            found.append(attacker.scores(clips, part.test, part, preset, Path(name)))
+            half = attacker.scores(clips, part.test[::2], part, preset, Path(name))
+        close(attacker.foreign)
+    report.add("contract", [] if np.isfinite(found[0]).all() else [("some scores are not finite", "return probabilities")])
+    same = np.array_equal(found[0], found[1])
+    report.add(
+        "determinism", [] if same else [("another process learns something else", "draw from generators made of seed only")]
+    )
+    apart = np.allclose(found[0][::2], half, atol=1e-5)
+    remedy = "name each clip by itself"
+    report.add("batch independence", [] if apart else [("scores depend on the other clips that are asked about", remedy)])
+
+
+def _noted(foreign: Foreign) -> list[tuple[str, str]]:
+    """Forbidden acts that the worker noticed."""
+    return [(line, _FORBIDDEN.get(line.partition(":")[0], "take it out")) for line in noted(foreign)]
+
+
+def _release(value: ForeignAnonymizer, state: Mapping[str, Tensor], clips: ClipSet, batch_size: int = 64) -> Tensor:
+    return anonymize(value, state, clips, seed=0, draw="holder/0", batch_size=batch_size)
+
+
+def _differ(one: Tensor, other: Tensor) -> bool:
+    return not torch.equal(one, other)
+
+
+@contextlib.contextmanager
+def _own_session(value: ForeignAnonymizer) -> Iterator[ForeignAnonymizer]:
+    """The same method, and an end to its worker afterwards: another one than that of the evaluation."""
+    try:
+        yield value
+    finally:
+        close(value.foreign)
+
+
+def _same(spec: SubmittedSpec, state: Mapping[str, Tensor], lab: _Lab, first: Tensor) -> list[tuple[str, str]]:
+    """Again in the same process, many times, and in a fresh one."""
+    for _ in range(_REPEATS):
+        if _differ(first, _release(spec.value, state, lab.clips)):
+            return [("the same clips come out otherwise the next time", "draw from batch.generators() or batch.per_frame() only")]
+    close(spec.value.foreign)
+    if _differ(first, _release(spec.value, state, lab.clips)):
+        return [("another process releases other clips", "draw from batch.generators() only, and keep nothing between calls")]
+    if spec.value.learns:
+        again = spec.value.fit(lab.examples()).state
+        if any(name not in again or not torch.equal(tensor, again[name]) for name, tensor in state.items()):
+            return [("fit learns something else the next time", "draw from examples.generator() only")]
+    return []
+
+
+def _alone(value: ForeignAnonymizer, state: Mapping[str, Tensor], lab: _Lab, first: Tensor) -> list[tuple[str, str]]:
+    """Each clip by itself, and all in another order with others beside them."""
+    clips = lab.clips
+    remedy = "treat each clip by itself: no statistics over the batch, no padding that counts"
+    for size in (1, 3):
+        if _differ(first, _release(value, state, clips, size)):
+            return [(f"clips come out otherwise in batches of {size} than in one of {len(clips)}", remedy)]
+    order = np.arange(len(clips))[::-1].copy()
+    turned = _release(value, state, clips.subset(order))
+    if _differ(first, turned):  # rows lie at the same places: the subset shares them
+        return [("clips come out otherwise in another order", remedy)]
+    return []
+
+
+def _parameters(
+    submission: Submission, spec: SubmittedSpec, lab: _Lab, state: Mapping[str, Tensor], first: Tensor
+) -> list[tuple[str, str]]:
+    """Every declared parameter changes the release."""
+    described = shared_session(spec.value.foreign).described
+    declared, values = described["parameters"], described["values"]
+    problems = []
+    for one in declared:
+        other = _other_value(one, values.get(one["name"]))
+        if other is None:
+            continue
+        changed = replace(
+            spec.value, foreign=submission.foreign(spec.value.foreign.level, spec.value.foreign.limits, **{one["name"]: other})
+        )
+        with _own_session(changed) as value:
+            learnt = value.fit(lab.examples()).state if value.learns else state
+            if not _differ(first, _release(value, learnt, lab.clips)):
+                what = f"{one['name']}={other} releases the same clips as {one['name']}={values.get(one['name'])}"
+                problems.append((what, "remove the parameter, or use it"))
+    return problems
+
+
+def _other_value(declared: Mapping[str, Any], value: Any) -> Any:
+    """Another allowed value of a parameter; None if there is none that can be guessed."""
+    if declared.get("choices"):
+        return next((choice for choice in declared["choices"] if choice != value), None)
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int | float):
+        low, high = declared.get("minimum"), declared.get("maximum")
+        tries = [value * 2 if value else 1, value + 1, value / 2, low, high]
+        kept = [type(value)(one) for one in tries if one is not None]
+        inside = [v for v in kept if (low is None or v >= low) and (high is None or v <= high) and v != value]
+        return inside[0] if inside else None
+    return None
+
+
+def _hidden(spec: SubmittedSpec, state: Mapping[str, Tensor], results: Path) -> list[tuple[str, str]]:
+    """Whether the bits that rounding takes away name the person."""
+    store = open_or_prepare(parse_spec(_CROWD, DATASETS), results)
+    clips, people = ClipSet.from_store(store), store.labels[SUBJECT].to_numpy()
+    exact = replace(spec.value, rounds=False)
+    found = hidden_identity(_release(exact, state, clips), clips, people)
+    if not found.more_than(hidden_identity(clips.rows, clips, people)):
+        return []
+    return [
+        (
+            f"digits below a tenth of a millimetre name {found.accuracy:.0%} of clips (chance {found.chance:.0%}): identity is "
+            "hidden in them; they are rounded away before anything is measured",
+            "release what the coordinates show and nothing else",
+        )
+    ]
+
+
+def _clips_fit(submission: Submission, results: Path) -> list[tuple[str, str]]:
+    manifest = submission.manifest
+    data = parse_spec(manifest.dataset, DATASETS)
+    try:
+        source = open_or_prepare(data, results)
+        problems = check_clips(submission.folder / manifest.data.folder, source)
+    except UserError as error:
+        problems = [str(error)]
+    return [(problem, f"make them with `bench anonymize --dataset {manifest.dataset} --format store`") for problem in problems]
+
+
+def _scores_fit(submission: Submission) -> list[tuple[str, str]]:
+    try:
+        read_scores(submission.folder / submission.manifest.scores.file)
+    except UserError as error:
+        return [(str(error), "write it with numpy.savez(file, clip=..., classes=..., scores=...)")]
+    return []
+
+
+def _smoke(submission: Submission, spec: SubmittedSpec, results: Path, report: Report) -> list[tuple[str, str]]:
+    """A tiny evaluation from end to end."""
+    from bench.devices import choose_devices
+    from bench.executors import Where
+    from bench.runner import run_plans
+    from bench.summary import measure_all
+
+    anonymizer = submission.makes == "anonymizer"
+    plan = make_plan(
+        dataset=submission.manifest.dataset if submission.manifest.data else SMOKE_DATA,
+        protocol=None,
+        anonymizers=[spec] if anonymizer else "identity",
+        attackers="bones-lda,stats-rf" if anonymizer else [spec],
+        threats="semi-informed",
+        preset=smoke_preset(),
+        seeds=(0,),
+        results=results,
+        controls=False,
+    )
+    result = run_plans([plan], results, Where("serial", choose_devices("cpu")), "bench submit check")
+    for m in measure_all(result.records):
+        names = m.first["names"]
+        report.smoke[names["attacker"]] = m.normalised.value
+    return [(f"{failed['attacker']}: {failed['error']}", _REMEDIES["error"]) for failed in result.failed]

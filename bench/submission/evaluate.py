@@ -1,0 +1,195 @@
+"""`bench submit evaluate`: trains every attacker at every level on a submission, and says what became of its claims."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from bench.executors import Where
+from bench.files import digest
+from bench.grid import Grid
+from bench.measured import Measured
+from bench.plan import make_plan
+from bench.presets import get_preset
+from bench.records import newest, records
+from bench.registry import ANONYMIZERS
+from bench.runner import Result, run_plans
+from bench.specs import Spec, SpecError, parse_spec
+from bench.submission.check import Report, check
+from bench.submission.isolation import Limits
+from bench.submission.manifest import Claim, Manifest, read_manifest
+from bench.submission.session import close_all
+from bench.submission.source import Submission
+from bench.submission.states import CHECKED, EVALUATING, FLAGGED, LISTED, REJECTED, Entry, entries, receive, supersede
+from bench.summary import FLAGS, measure_all
+from bench.threat import RANKING
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How a submission is evaluated; nothing of it is the submission's to choose but seeds and data set.
+
+    Args:
+        dataset, protocol: Instead of the manifest's.
+        preset: Budget of all trainings.
+        attackers: Panel for an anonymizer: comma list or `all`.
+        anonymizers: What an attacker is tried on; None for all that were measured before on the same data, or the usual ones.
+        threats: Levels of knowledge.
+        seeds: Number of seeds; None for the manifest's.
+    """
+
+    dataset: str | None = None
+    protocol: str | None = None
+    preset: str = "quick"
+    attackers: str = "all"
+    anonymizers: str | None = None
+    threats: str = "all"
+    seeds: int | None = None
+
+
+@dataclass
+class Evaluation:
+    """What came of it.
+
+    Args:
+        entry: The submission's state.
+        report: What the check found.
+        result: What the run did; None if it was not begun.
+        measured: Rows of the table.
+        claims: Each claim with what was measured; None where it was not.
+    """
+
+    entry: Entry
+    report: Report
+    result: Result | None = None
+    measured: list[Measured] = field(default_factory=list)
+    claims: list[tuple[Claim, float | None]] = field(default_factory=list)
+    digest: str = ""
+
+
+_USUAL = "identity,null,gauss:std=0.05,mean-skeleton"
+
+
+def evaluate(
+    folder: Path, level: str | None, budget: Budget, results: Path, where: Where, step: Callable[[str], Any], command: str
+) -> Evaluation:
+    """Receives, checks and evaluates a submission.
+
+    Args:
+        level: Level of isolation for its code; None only for submissions without.
+
+    Raises:
+        UserError: if it cannot be received, or the budget is wrong.
+    """
+    results = results.resolve()
+    entry = receive(folder, results)
+    report = check(entry.files, level, results, step)
+    if not report.good:
+        why = "; ".join(f"{finding.name}: {finding.what}" for finding in report.findings if finding.grave)
+        return Evaluation(entry.moved(REJECTED, why), report)
+    entry = entry.moved(CHECKED) if entry.state not in (LISTED, FLAGGED, EVALUATING) else entry
+    manifest = read_manifest(entry.files)
+    submission = Submission(entry.files, manifest)
+    plan = _plan(submission, submission.spec(level or "", Limits()), budget, results)
+    entry = entry.moved(EVALUATING, isolation=level if manifest.runs_code else "no code")
+    result = run_plans([plan], results, where, command)
+    close_all()
+    if result.failed:
+        failed = result.failed[0]
+        why = f"evaluation failed: {failed['anonymizer']} x {failed['attacker']}: {failed['error']}"
+        return Evaluation(entry.moved(REJECTED, why), report, result)
+    measured = measure_all(result.records, results / "measured")
+    claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
+    flags = _flags(manifest, measured, claims)
+    hardware = {name: result.records[0].manifest()[name] for name in ("device", "platform")}
+    keys = [key for record in result.records for key in record.keys]
+    entry = entry.moved(FLAGGED if flags else LISTED, ", ".join(flags), records=keys, hardware=hardware)
+    supersede(entry, results)
+    return Evaluation(entry, report, result, measured, claims, digest([entry.data["identity"], asdict(budget)]))
+
+
+def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> Any:
+    manifest, preset = submission.manifest, get_preset(budget.preset)
+    dataset = budget.dataset or manifest.dataset
+    common = {
+        "dataset": dataset,
+        "protocol": budget.protocol or (manifest.protocol if dataset == manifest.dataset else "") or None,
+        "threats": RANKING if manifest.scores else budget.threats,
+        "preset": preset,
+        "seeds": (0,) if manifest.scores else manifest.seeds if budget.seeds is None else range(budget.seeds),
+        "results": results,
+    }
+    if submission.makes == "anonymizer":
+        methods = [*(parse_spec(name, ANONYMIZERS) for name in ("identity", "null")), spec]
+        return make_plan(anonymizers=methods, attackers=budget.attackers, **common)
+    if manifest.scores:
+        return make_plan(anonymizers=manifest.scores.anonymizer, attackers=[spec], controls=False, **common)
+    methods = budget.anonymizers or measured_before(dataset, preset.name, results, budget)
+    return make_plan(anonymizers=methods, attackers=[spec], **common)
+
+
+def measured_before(dataset: str, preset: str, results: Path, budget: Budget) -> str | list[Spec]:
+    """The anonymizers that have records on a data set: whoever meets one of them as an attacker must meet all.
+
+    Submitted ones come from what was received; a plugin that is no longer installed is left out.
+    """
+    found, _ = newest(records(results / "records"))
+    here = [r for r in found if r.data["dataset"] == dataset and r.data["preset"]["name"] == preset]
+    names = dict.fromkeys((r.data["names"]["anonymizer"], r.data["anonymizer"]["provider"]) for r in here)
+    received = {entry.provider: entry for entry in entries(results)}
+    methods: list[Spec] = []
+    for name, provider in names:
+        if provider in received:
+            entry = received[provider]
+            methods.append(Submission(entry.files, read_manifest(entry.files)).spec(entry.data.get("isolation", "")))
+            continue
+        try:
+            methods.append(parse_spec(name, ANONYMIZERS))
+        except SpecError:
+            continue
+    return methods or _USUAL
+
+
+def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measured]) -> float | None:
+    """What was measured of what is claimed; None if it was not."""
+    rows = [m for m in measured if m.first["dataset"] == claim.dataset]
+    own = [m for m in rows if manifest.provider in (m.first["anonymizer"]["provider"], m.first["attacker"]["provider"])]
+    if claim.metric == "utility_retention":
+        return own[0].retention.value if own else None
+    if claim.attacker:
+        return next(
+            (m.normalised.value for m in own if m.first["names"]["attacker"] == claim.attacker and m.first["threat"] == RANKING),
+            None,
+        )
+    return next((p.leakage.value for p in Grid.of(rows).points if p.anonymizer == manifest.name), None)
+
+
+def _flags(manifest: Manifest, measured: Sequence[Measured], claims: Sequence[tuple[Claim, float | None]]) -> list[str]:
+    """Why it is listed with flags: those that withhold its rank, and claims that were not reproduced."""
+    flags: list[str] = []
+    for group in dict.fromkeys(m.group for m in measured):
+        points = Grid.of([m for m in measured if m.group == group]).points
+        flags += [flag for point in points if point.anonymizer == manifest.name for flag in point.withheld]
+    if any(value is not None and abs(value - claim.value) > claim.tolerance for claim, value in claims):
+        flags.append("claim-not-reproduced")
+    return [flag for flag in dict.fromkeys(flags) if flag in (*FLAGS, "claim-not-reproduced")]
+
+
+def needs_level(folder: Path) -> bool:
+    """Whether a submission runs code.
+
+    Raises:
+        ManifestError: if its manifest does not hold.
+    """
+    return read_manifest(folder).runs_code
+
+
+def withdraw(results: Path, name: str) -> Entry:
+    """Takes the newest version of a submission off the board, at its authors' wish.
+
+    Raises:
+        UserError: if there is none, or it is off already.
+    """
+    from bench.submission.states import WITHDRAWN, find
+
+    return find(results, name)[-1].moved(WITHDRAWN, "by its authors")

@@ -1,0 +1,249 @@
+"""Levels of isolation for foreign code: how its process is started, what it can reach, and whether this machine can do it.
+
+    process     a process of its own with a clean environment and limits; a mistake stops there, malice does not
+    namespace   bubblewrap: no network, a system that can only be read, no data, no results, an empty home, no rights
+    container   a command of the user's own, `BENCH_CONTAINER`, that starts the same worker elsewhere
+
+A level is asked for and either holds or is refused: it is never lowered in silence.
+"""
+
+import os
+import pwd
+import shlex
+import shutil
+import site
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from bench.files import UserError
+
+LEVELS = ("process", "namespace", "container")
+CONTAINER = "BENCH_CONTAINER"
+MOUNT = "/submission"
+_PACKAGES = ("bench", "anonymizers", "attackers")
+_HOUSE = "/opt/bench"  # where the worker finds these packages
+_SYSTEM = (
+    "/usr",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/bin",
+    "/sbin",
+    "/etc/ld.so.cache",
+    "/etc/alternatives",
+    "/etc/localtime",
+)
+_KEPT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "LD_LIBRARY_PATH")  # a clean environment still computes with the same code
+_WORKER = "from bench.submission.worker import main; main()"
+_CONTAINER_RUNS = f"python -c '{_WORKER}'"
+_PROBE_SECONDS = 20.0
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What foreign code may use.
+
+    Args:
+        seconds: Of one request: a batch of clips, or a whole training.
+        memory_mb: Of all its processes together, beyond what the worker itself needs.
+        file_mb: Of one file, and of all files together at the level `namespace`.
+        processes: At a time.
+        answer_mb: Of one answer: what was learnt, or a batch of clips.
+    """
+
+    seconds: float = 3600.0
+    memory_mb: float = 8192.0
+    file_mb: float = 512.0
+    processes: int = 32
+    answer_mb: float = 1024.0
+
+
+class IsolationError(UserError):
+    """A level that this machine does not have, or that needs the user's word."""
+
+
+@dataclass(frozen=True)
+class Start:
+    """How a worker is started.
+
+    Args:
+        command: Program and arguments.
+        environment: All of its environment.
+        folder: Where the submission's files lie, as the worker sees them.
+        user: Account that it runs as; None for the caller's.
+    """
+
+    command: tuple[str, ...]
+    environment: dict[str, str]
+    folder: str
+    user: int | None = None
+
+
+def start_of(level: str, submission: Path, limits: Limits, *, command: Sequence[str] = ()) -> Start:
+    """How a worker of a level is started for a submission.
+
+    Args:
+        command: What to run instead of the worker, for probes.
+
+    Raises:
+        IsolationError: if the machine does not have the level.
+    """
+    submission = submission.resolve()
+    if level == "process":
+        return Start(_python(command), _environment(str(_root().parent)), str(submission))
+    if level == "namespace":
+        return Start((*_bubblewrap(submission, limits), *_python(command)), {}, MOUNT, _account())
+    if level == "container":
+        template = os.environ.get(CONTAINER, "")
+        if not template:
+            raise IsolationError(
+                f"the level container needs {CONTAINER}, a command that runs `{_CONTAINER_RUNS}` in your container with "
+                f"{{submission}} at {MOUNT}, to read only, and passes on its standard input and output"
+            )
+        return Start(tuple(shlex.split(template.format(submission=submission))), dict(os.environ), MOUNT)
+    raise IsolationError(f"isolation must be one of {', '.join(LEVELS)}, got {level!r}")
+
+
+def choose_level(wanted: str | None, *, trust: bool) -> str:
+    """The level to use: the one asked for, or the strongest that needs nothing of the user.
+
+    Raises:
+        IsolationError: if the machine does not have it, or it is below `namespace` and the user does not trust the code.
+    """
+    level = wanted or ("namespace" if not (trust and probe("namespace")) else "process")
+    if level == "process" and not trust:
+        raise IsolationError("the level process does not stop malice; say --trust if you trust this code, or use namespace")
+    if problem := probe(level):
+        hint = "; with --trust, code that you trust runs at the level process" if level == "namespace" else ""
+        raise IsolationError(f"isolation {level} does not work here: {problem}{hint}")
+    return level
+
+
+@cache
+def probe(level: str) -> str:
+    """Why this machine does not have a level; "" if it does. It is tried, not guessed."""
+    if level == "process":
+        return ""
+    if level == "namespace":
+        return "bubblewrap is for Linux" if sys.platform != "linux" else _inside(_account())
+    try:
+        start_of(level, Path.cwd(), Limits())
+    except IsolationError as error:
+        return str(error)
+    return ""
+
+
+@cache
+def _account() -> int | None:
+    """Who starts bubblewrap: where the caller is root, somebody without rights, for whom alone limits on processes hold.
+
+    That account may not be able to read Python's folder; then it is the caller, and processes are counted from outside only.
+    """
+    if os.geteuid() != 0:
+        return None
+    try:
+        nobody = pwd.getpwnam("nobody").pw_uid
+    except KeyError:
+        return None
+    return None if _inside(nobody) else nobody
+
+
+def _inside(user: int | None) -> str:
+    """What does not hold inside the level `namespace`, started by an account; "" if all does."""
+    with tempfile.TemporaryDirectory(prefix="bench-probe-") as folder:
+        Path(folder).chmod(0o755)
+        try:
+            command = (*_bubblewrap(Path(folder), Limits()), *_python(("-c", _INSIDE)))
+            found = {"capture_output": True, "text": True, "timeout": _PROBE_SECONDS, "check": False, "cwd": "/"}
+            done = subprocess.run(command, env={}, user=user, **found)
+        except IsolationError as error:
+            return str(error)
+        except (OSError, subprocess.SubprocessError) as error:
+            return f"{type(error).__name__}: {error}"
+    said = (done.stderr or done.stdout).strip().splitlines()
+    return "" if done.returncode == 0 and done.stdout.strip() == "apart" else said[-1] if said else "the probe said nothing"
+
+
+# What must not work inside: each line is one promise of the level.
+_INSIDE = """
+import os, socket, sys
+def fails(act):
+    try:
+        act()
+    except OSError:
+        return True
+    return False
+kept = [
+    ("there is a network", len(socket.if_nameindex()) <= 1),
+    ("the system can be written", fails(lambda: open("/usr/probe", "w"))),
+    ("the submission can be written", fails(lambda: open("/submission/probe", "w"))),
+    ("its root can be written", fails(lambda: open("/probe", "w"))),
+    ("its devices can be written", fails(lambda: open("/dev/probe", "w"))),
+    ("it runs as root", os.getuid() != 0),
+    ("the home is not empty", os.listdir(os.environ["HOME"]) == []),
+    ("other processes can be seen", len([p for p in os.listdir("/proc") if p.isdigit()]) <= 3),
+]
+broken = [what for what, held in kept if not held]
+sys.exit("; ".join(broken)) if broken else print("apart")
+"""
+
+
+def _root() -> Path:
+    """Folder of the package `bench`."""
+    return Path(__file__).resolve().parents[1]
+
+
+def _python(command: Sequence[str]) -> tuple[str, ...]:
+    return (sys.executable, "-s", *(command or ("-c", _WORKER)))
+
+
+def _environment(path: str) -> dict[str, str]:
+    fixed = {
+        "PYTHONPATH": path,
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONHASHSEED": "0",
+        "OMP_NUM_THREADS": "1",
+        "HOME": "/tmp",
+        "PATH": "/usr/bin:/bin",
+        "LANG": "C.UTF-8",
+    }
+    return {**{name: os.environ[name] for name in _KEPT if name in os.environ}, **fixed}
+
+
+def _bubblewrap(submission: Path, limits: Limits) -> tuple[str, ...]:
+    program = shutil.which("bwrap")
+    if program is None:
+        raise IsolationError("bubblewrap is not installed (Debian, Ubuntu: apt install bubblewrap)")
+    command = [program, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    command += ["--uid", "65534", "--gid", "65534", "--hostname", "bench"]
+    for path in _SYSTEM:
+        if Path(path).is_symlink():
+            command += ["--symlink", os.readlink(path), path]
+        elif Path(path).exists():
+            command += ["--ro-bind", path, path]
+    for path in _python_folders():
+        command += ["--ro-bind", str(path), str(path)]
+    for package in _PACKAGES:  # the packages alone: beside them may lie results, with labels
+        command += ["--ro-bind", str(_root().parent / package), f"{_HOUSE}/{package}"]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    for scratch in ("/tmp", "/dev/shm"):
+        command += ["--size", str(int(limits.file_mb * 2**20)), "--tmpfs", scratch]
+    command += ["--size", str(2**20), "--tmpfs", "/home/user", "--ro-bind", str(submission), MOUNT, "--chdir", "/tmp"]
+    command += ["--remount-ro", "/dev", "--remount-ro", "/"]  # or files there would take memory without bounds
+    for name, value in {**_environment(_HOUSE), "HOME": "/home/user"}.items():
+        command += ["--setenv", name, value]
+    return (*command, "--")
+
+
+def _python_folders() -> list[Path]:
+    """Where Python and its packages lie, but for what the system's folders hold already; none within another."""
+    wanted = {Path(sys.prefix), Path(sys.base_prefix), Path(sys.executable).resolve().parent, *map(Path, site.getsitepackages())}
+    wanted = {path.resolve() for path in wanted if path.is_dir()} | {Path(sys.prefix)}
+    kept = [path for path in wanted if not any(other in path.parents for other in wanted)]
+    return sorted(path for path in kept if not any(path.is_relative_to(top) for top in _SYSTEM))

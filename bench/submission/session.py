@@ -1,0 +1,255 @@
+"""The evaluator's side of a worker: starts it, asks it, watches what it uses, and ends it."""
+
+import atexit
+import contextlib
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from torch import Tensor
+
+from bench.submission.channel import MessageError, receive, send
+from bench.submission.isolation import Limits, start_of
+
+_EVERY = 0.25  # seconds between two looks at what the worker uses
+_START = 300.0  # seconds that loading may take; importing takes a while on a busy machine
+_BASE_MB = 1500.0  # what a worker needs by itself, with torch loaded
+_MOST_NOTED = 20
+_TAIL = 2000  # bytes of what it printed that are kept
+
+
+class ForeignError(RuntimeError):
+    """Foreign code failed or was stopped.
+
+    Args:
+        kind: What it ran into: "error" (it raised), "time", "memory", "processes", "file size", "answer" or "ended".
+        what: In words.
+    """
+
+    def __init__(self, kind: str, what: str):
+        super().__init__(f"{kind}: {what}" if kind != "error" else what)
+        self.kind = kind
+
+    def __reduce__(self) -> tuple:
+        return _remade, (self.kind, str(self))
+
+
+def _remade(kind: str, text: str) -> ForeignError:
+    error = ForeignError("error", text)
+    error.kind = kind
+    return error
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """Which code is to be run, and how well apart: equal ones may share a worker.
+
+    Args:
+        folder: Of the submission.
+        source: Folder of its code, below.
+        target: "package.module:Class".
+        parameters: Names and values of its parameters.
+        level: Level of isolation.
+        limits: What it may use.
+        clock: Seconds by which its clock is wrong.
+    """
+
+    folder: Path
+    source: str
+    target: str
+    parameters: tuple[tuple[str, Any], ...]
+    level: str
+    limits: Limits
+    clock: float = 0.0
+
+
+class Session:
+    """A running worker.
+
+    Args:
+        foreign: What it runs.
+
+    Raises:
+        ForeignError: if the class cannot be loaded.
+    """
+
+    def __init__(self, foreign: Foreign):
+        self.limits = foreign.limits
+        self._notes = _notes.setdefault((foreign.folder, foreign.target), [])
+        start = start_of(foreign.level, foreign.folder, foreign.limits)
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the session
+        self._process = subprocess.Popen(
+            start.command,
+            env=start.environment,
+            user=start.user,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._said,
+            cwd=tempfile.gettempdir(),
+        )
+        self._stopped = ""  # why it was ended, "kind: what"
+        self._deadline = time.monotonic() + _START
+        self._closed = threading.Event()
+        threading.Thread(target=self._watch, daemon=True).start()
+        self.state: Mapping[str, Tensor] | None = None  # what the worker was given to transform with
+        first = {"folder": start.folder, "source": foreign.source, "target": foreign.target, "clock": foreign.clock}
+        limits = asdict(self.limits)
+        if foreign.level == "process":  # there the system counts all that belong to the account
+            limits["processes"] += _threads_of_account()
+        try:
+            first |= {"parameters": dict(foreign.parameters), "limits": limits}
+            self.described, _ = self._exchange(first, {}, 2**20)
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def ask(
+        self, do: str, value: Mapping[str, Any], tensors: Mapping[str, Tensor], largest: int | None = None
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """Has the worker do something.
+
+        Args:
+            do: Name of a method of `bench.submission.worker.Worker`.
+            largest: Most bytes of the arrays of its answer; by default the limit of an answer.
+
+        Raises:
+            ForeignError: if it fails, or is stopped for what it uses; the worker has ended then, or goes on if it raised.
+        """
+        self._deadline = time.monotonic() + self.limits.seconds
+        return self._exchange({"do": do, **value}, tensors, int(self.limits.answer_mb * 2**20) if largest is None else largest)
+
+    def _exchange(
+        self, value: Mapping[str, Any], tensors: Mapping[str, Tensor], largest: int
+    ) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        try:
+            send(self._process.stdin, value, tensors)
+            answer, arrays = receive(self._process.stdout, largest)
+        except (EOFError, OSError) as error:
+            self._kill()
+            kind, _, what = (self._stopped or f"ended: the process ended by itself; {self._tail()}").partition(": ")
+            self.close()
+            raise ForeignError(kind, what) from error
+        except MessageError as error:
+            self.close()
+            raise ForeignError("answer", str(error)) from error
+        self._deadline = float("inf")
+        lines = (_printable(str(line)[:200]) for line in list(answer.pop("noted", []))[:_MOST_NOTED])
+        self._notes += [line for line in lines if line not in self._notes]
+        if "error" in answer:
+            raise ForeignError(str(answer.get("kind", "error"))[:20], _printable(str(answer["error"])[:500]))
+        return answer, arrays
+
+    def _watch(self) -> None:
+        """Ends the worker when it takes too long or too much; the level's own limits are there besides."""
+        most = (self.limits.memory_mb + _BASE_MB) * 2**20
+        while not self._closed.wait(_EVERY):
+            if time.monotonic() > self._deadline:
+                self._stop(f"time: it took more than {self.limits.seconds:g} s")
+                return
+            with contextlib.suppress(psutil.Error):
+                tree = [psutil.Process(self._process.pid)]
+                tree += tree[0].children(recursive=True)
+                if len(tree) > self.limits.processes:
+                    self._stop(f"processes: it started more than {self.limits.processes}")
+                    return
+                used = 0
+                for process in tree:
+                    with contextlib.suppress(psutil.Error):
+                        used += process.memory_info().rss
+                if used > most:
+                    self._stop(f"memory: it took more than {self.limits.memory_mb:g} MB")
+                    return
+
+    def _stop(self, why: str) -> None:
+        self._stopped = why
+        self._kill()
+
+    def _kill(self) -> None:
+        """Ends the worker and whatever it started; at the level `namespace` the kernel does so with its first process."""
+        with contextlib.suppress(psutil.Error):
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ends the worker."""
+        self._closed.set()
+        if self._said.closed:
+            return
+        self._kill()
+        for stream in (self._process.stdin, self._process.stdout):
+            with contextlib.suppress(OSError):
+                stream.close()
+        self._process.wait()
+        self._said.close()
+
+    def _tail(self) -> str:
+        """The last lines that it printed, or how it ended."""
+        self._process.wait()
+        self._said.seek(0, 2)
+        self._said.seek(max(0, self._said.tell() - _TAIL))
+        lines = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+        return _printable(lines[-1][:300]) if lines else f"exit status {self._process.returncode}"
+
+
+def _printable(text: str) -> str:
+    """Without control characters: what strangers print goes to a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _threads_of_account() -> int:
+    own = psutil.Process().uids().real
+    found = psutil.process_iter(["uids", "num_threads"])
+    return sum(p.info["num_threads"] or 0 for p in found if p.info["uids"] and p.info["uids"].real == own)
+
+
+_MOST_OPEN = 3  # each holds memory
+_open: dict[Foreign, Session] = {}
+_notes: dict[tuple[Path, str], list[str]] = {}  # forbidden acts that workers noticed, by what they ran
+
+
+def shared_session(foreign: Foreign) -> Session:
+    """The worker of this process for some code; started when first needed, and again after it ended."""
+    session = _open.get(foreign)
+    if session is None or not session.alive:
+        if len(_open) >= _MOST_OPEN:
+            close_all()
+        session = _open[foreign] = Session(foreign)
+    return session
+
+
+def close(foreign: Foreign) -> None:
+    """Ends the shared worker for some code, if there is one."""
+    if foreign in _open:
+        _open.pop(foreign).close()
+
+
+def noted(foreign: Foreign) -> list[str]:
+    """Forbidden acts of some code, whatever its parameters, that workers of this process noticed: "kind: what"."""
+    return list(_notes.get((foreign.folder, foreign.target), []))
+
+
+def close_all() -> None:
+    """Ends all shared workers of this process."""
+    while _open:
+        _open.popitem()[1].close()
+
+
+atexit.register(close_all)

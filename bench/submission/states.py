@@ -1,0 +1,146 @@
+"""What became of each submission: received, checked, evaluating, and listed or not.
+
+`submissions/NAME/VERSION/` below the results holds `files/`, a copy of what was received, and `state.json`.
+"""
+
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bench.files import UserError, atomic_folder, read_json, write_json
+from bench.submission.manifest import FILE, Manifest, files_of, identity, read_manifest
+
+RECEIVED, CHECKED, EVALUATING = "received", "checked", "evaluating"
+LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN = "listed", "listed-with-flags", "rejected", "superseded", "withdrawn"
+SHOWN = (LISTED, FLAGGED)
+_FROM = {  # which states may follow
+    RECEIVED: (CHECKED, REJECTED, WITHDRAWN),
+    CHECKED: (EVALUATING, CHECKED, REJECTED, WITHDRAWN),
+    EVALUATING: (EVALUATING, LISTED, FLAGGED, REJECTED, WITHDRAWN),
+    LISTED: (EVALUATING, LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN),
+    FLAGGED: (EVALUATING, LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN),
+    REJECTED: (CHECKED, REJECTED),
+    SUPERSEDED: (WITHDRAWN,),
+    WITHDRAWN: (),
+}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One version of a submission.
+
+    Args:
+        folder: `submissions/NAME/VERSION`.
+        data: Content of `state.json`.
+    """
+
+    folder: Path
+    data: Mapping[str, Any]
+
+    @property
+    def state(self) -> str:
+        return self.data["history"][-1]["state"]
+
+    @property
+    def reason(self) -> str:
+        return self.data["history"][-1]["why"]
+
+    @property
+    def provider(self) -> str:
+        return self.data["provider"]
+
+    @property
+    def files(self) -> Path:
+        return self.folder / "files"
+
+    def moved(self, state: str, why: str = "", **known: Any) -> "Entry":
+        """The same entry in another state; written.
+
+        Raises:
+            UserError: if that state cannot follow.
+        """
+        if state not in _FROM[self.state]:
+            raise UserError(f"{self.provider} is {self.state} and cannot become {state}")
+        step = {"state": state, "date": _now(), "why": why}
+        data = {**self.data, **known, "history": [*self.data["history"], step]}
+        write_json(self.folder / "state.json", data)
+        return Entry(self.folder, data)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def receive(folder: Path, results: Path) -> Entry:
+    """Takes a submission in: copies its plain files, so that what is evaluated later is what was received.
+
+    Raises:
+        ManifestError: if its manifest does not hold.
+        UserError: if this version was received before with other files.
+    """
+    manifest = read_manifest(folder)
+    path = results / "submissions" / manifest.name / manifest.version
+    if (path / "state.json").exists():
+        entry = Entry(path, read_json(path / "state.json"))
+        if entry.data["identity"] != identity(folder):
+            raise UserError(f"{manifest.provider} was received before with other files; raise its version")
+        return entry
+    with atomic_folder(path) as temporary:
+        _copy(folder, temporary / "files")
+        write_json(temporary / "state.json", _first(manifest, folder))
+    return Entry(path, read_json(path / "state.json"))
+
+
+def _first(manifest: Manifest, folder: Path) -> dict[str, Any]:
+    return {
+        "schema": 1,
+        "name": manifest.name,
+        "version": manifest.version,
+        "kind": manifest.kind,
+        "provider": manifest.provider,
+        "identity": identity(folder),
+        "history": [{"state": RECEIVED, "date": _now(), "why": ""}],
+    }
+
+
+def _copy(folder: Path, to: Path) -> None:
+    to.mkdir(parents=True)
+    shutil.copyfile(folder / FILE, to / FILE, follow_symlinks=False)
+    for name, path in files_of(folder):
+        if path.is_file() and not path.is_symlink():  # the check tells of the others
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, to / name)
+
+
+def entries(results: Path) -> Iterator[Entry]:
+    """All submissions that were received, by name and version."""
+    for path in sorted((results / "submissions").glob("*/*/state.json")):
+        yield Entry(path.parent, read_json(path))
+
+
+def find(results: Path, name: str) -> Sequence[Entry]:
+    """All versions of a submission.
+
+    Raises:
+        UserError: if there is none.
+    """
+    found = [entry for entry in entries(results) if name in (entry.data["name"], entry.provider)]
+    if not found:
+        known = ", ".join(dict.fromkeys(entry.data["name"] for entry in entries(results))) or "none"
+        raise UserError(f"no submission {name!r} in {results}; there are {known}")
+    return found
+
+
+def supersede(entry: Entry, results: Path) -> None:
+    """Takes older listed versions of the same submission off the board."""
+    for other in find(results, entry.data["name"]):
+        if other.folder != entry.folder and other.state in SHOWN:
+            other.moved(SUPERSEDED, f"by version {entry.data['version']}")
+
+
+def off_the_board(results: Path) -> dict[str, str]:
+    """Providers whose records are not shown, and why."""
+    return {e.provider: f"{e.state}: {e.reason}" if e.reason else e.state for e in entries(results) if e.state not in SHOWN}

@@ -1,0 +1,96 @@
+"""`bench submit new`: a small working project to start from; it passes its own check at once."""
+
+from importlib.resources import files
+from pathlib import Path
+from string import Template
+
+from bench.files import UserError, atomic_folder
+from bench.publish import Wish, publish
+from bench.submission.manifest import is_name, seal
+
+KINDS = ("anonymizer", "attacker", "weights", "data")
+_EXAMPLE = "synthetic:people=6,motions=3,cameras=1"  # a data set that anybody may release
+_GROUPS = {"anonymizer": "anonymizers", "attacker": "attackers"}
+_CODE_STEPS = (
+    "pytest                          # its own test\n"
+    "bench submit seal .             # after every change: lists the files with their sha256\n"
+    "bench submit check .            # everything that an evaluator will ask for\n"
+    "pip install . && bench list {group}   # as a plugin of this machine, for your own tables"
+)
+_STEPS = "bench submit seal .\nbench submit check ."
+
+
+def new_submission(folder: Path, kind: str, results: Path) -> Path:
+    """Writes the project; the folder's name becomes that of the method.
+
+    Args:
+        folder: To write; must not exist.
+        kind: One of `KINDS`.
+        results: Folder for the synthetic people that the example data are made of.
+
+    Raises:
+        UserError: if something is there, or the name cannot be one.
+    """
+    if folder.exists():
+        raise UserError(f"{folder} is there already; choose another place or delete it")
+    name = folder.resolve().name
+    if not is_name(name):
+        raise UserError(f"the folder's name becomes that of the method: lower-case letters, digits and hyphens, got {name!r}")
+    with atomic_folder(folder.resolve()) as temporary:
+        write = _Writer(temporary, kind, name)
+        write.all()
+        if kind in ("weights", "data"):
+            given = {"out": temporary / "clips", "kind": "store"}
+            if kind == "weights":
+                given |= {"out": temporary / ".released", "save_weights": temporary / "fitted"}
+            publish(_wish(results, **given))
+        _remove(temporary / ".released")
+        seal(temporary)
+    return folder
+
+
+def _wish(results: Path, *, out: Path, kind: str, save_weights: Path | None = None) -> Wish:
+    return Wish(_EXAMPLE, None, "quick", "cpu", "mean-skeleton", None, out, kind, save_weights, 0, results)
+
+
+def _remove(folder: Path) -> None:
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Writer:
+    """Fills the templates."""
+
+    def __init__(self, folder: Path, kind: str, name: str):
+        self._folder, self._kind = folder, kind
+        module = name.replace("-", "_")
+        group = _GROUPS.get(kind, "")
+        self._values = {
+            "kind": {"anonymizer": "code"}.get(kind, kind),
+            "name": name,
+            "title": name.replace("-", " ").capitalize(),
+            "module": module,
+            "class_name": "".join(piece.capitalize() for piece in name.split("-")),
+            "group": group,
+            "dataset": _EXAMPLE if kind in ("weights", "data") else "synthetic",
+            "steps": _CODE_STEPS.format(group=group) if group else _STEPS,
+        }
+        code = f'[code]\nsource = "src"\ntarget = "{module}:{self._values["class_name"]}"\n# parameters = {{ std = 0.1 }}\n'
+        tables = {"weights": '[weights]\nfolder = "fitted"\n', "data": '[data]\nfolder = "clips"\n'}
+        self._values["table"] = tables.get(kind, code)
+
+    def all(self) -> None:
+        self._write("submission.toml", "submission.toml")
+        self._write("README.md.txt", "README.md")
+        if self._kind in _GROUPS:
+            module = self._values["module"]
+            self._write("pyproject.toml.txt", "pyproject.toml")
+            self._write(f"{self._kind}.py.txt", f"src/{module}.py")
+            self._write(f"test_{self._kind}.py.txt", f"tests/test_{module}.py")
+
+    def _write(self, template: str, name: str) -> None:
+        text = files("bench.submission").joinpath("templates", template).read_text(encoding="utf-8")
+        path = self._folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(Template(text).substitute(self._values), encoding="utf-8")
