@@ -1,26 +1,47 @@
 """`bench submit evaluate`: trains every attacker at every level on a submission, and says what became of its claims."""
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+from safetensors.torch import load_file
+
+from bench.anonymizer import anonymize
 from bench.executors import Where
 from bench.files import digest
 from bench.grid import Grid
 from bench.measured import Measured
-from bench.plan import make_plan
+from bench.pipeline import Bench
+from bench.plan import Plan, make_plan
 from bench.presets import get_preset
+from bench.protocols import ACTION
 from bench.records import newest, records
 from bench.registry import ANONYMIZERS
 from bench.runner import Result, run_plans
 from bench.specs import Spec, SpecError, parse_spec
+from bench.stages import FinishedStages
 from bench.submission.check import Report, check
 from bench.submission.isolation import Limits
 from bench.submission.manifest import Claim, Manifest, read_manifest
 from bench.submission.session import close_all
 from bench.submission.source import Submission
-from bench.submission.states import CHECKED, EVALUATING, FLAGGED, LISTED, REJECTED, Entry, entries, receive, supersede
+from bench.submission.states import (
+    CHECKED,
+    EVALUATING,
+    FLAGGED,
+    LISTED,
+    REJECTED,
+    WITHDRAWN,
+    Entry,
+    entries,
+    find,
+    receive,
+    supersede,
+)
 from bench.summary import FLAGS, measure_all
 from bench.threat import RANKING
 
@@ -67,6 +88,7 @@ class Evaluation:
     digest: str = ""
 
 
+_SPOTS = 12  # real clips that are released once more
 _USUAL = "identity,null,gauss:std=0.05,mean-skeleton"
 
 
@@ -93,11 +115,13 @@ def evaluate(
     plan = _plan(submission, submission.spec(level or "", Limits()), budget, results)
     entry = entry.moved(EVALUATING, isolation=level if manifest.runs_code else "no code")
     result = run_plans([plan], results, where, command)
-    close_all()
     if result.failed:
         failed = result.failed[0]
         why = f"evaluation failed: {failed['anonymizer']} x {failed['attacker']}: {failed['error']}"
         return Evaluation(entry.moved(REJECTED, why), report, result)
+    if problem := _spot_check(plan, submission, level, results):
+        return Evaluation(entry.moved(REJECTED, problem), report, result)
+    close_all()
     measured = measure_all(result.records, results / "measured")
     claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
     flags = _flags(manifest, measured, claims)
@@ -108,7 +132,7 @@ def evaluate(
     return Evaluation(entry, report, result, measured, claims, digest([entry.data["identity"], asdict(budget)]))
 
 
-def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> Any:
+def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> Plan:
     manifest, preset = submission.manifest, get_preset(budget.preset)
     dataset = budget.dataset or manifest.dataset
     common = {
@@ -150,6 +174,31 @@ def measured_before(dataset: str, preset: str, results: Path, budget: Budget) ->
     return methods or _USUAL
 
 
+def _spot_check(plan: Plan, submission: Submission, level: str | None, results: Path) -> str:
+    """Whether some real clips, each released by itself in a fresh worker, are those that were evaluated; "" if they are.
+
+    Code may tell synthetic clips from real ones, and behave while it is checked.
+    """
+    if submission.makes == "attacker" or not submission.manifest.runs_code:
+        return ""
+    spec = next(job.anonymizer for job in plan.jobs if job.anonymizer.plugin.provider == submission.manifest.provider)
+    seed = plan.jobs[0].seed
+    stages = FinishedStages(results / "stages")
+    bench = Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
+    test = bench.part(ACTION).test
+    some = bench.clips(bench.raw).subset(test[np.linspace(0, len(test) - 1, _SPOTS).round().astype(int)])
+    evaluated = bench.clips(bench.release(spec, seed, "holder/0"))
+    state = load_file(bench.fit(spec, seed).path / "state.safetensors")
+    close_all()
+    alone = anonymize(spec.value, state, some, seed=seed, draw="holder/0", batch_size=1)
+    for i in range(len(some)):
+        first = int(some.first[i])
+        rows = slice(first, first + int(some.lengths[i]) * int(some.bodies[i]))
+        if not torch.equal(alone[rows], evaluated.rows[rows]):
+            return f"clip {some.names[i]}, released by itself, is not the clip that was evaluated"
+    return ""
+
+
 def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measured]) -> float | None:
     """What was measured of what is claimed; None if it was not."""
     rows = [m for m in measured if m.first["dataset"] == claim.dataset]
@@ -166,7 +215,8 @@ def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measure
 
 def _flags(manifest: Manifest, measured: Sequence[Measured], claims: Sequence[tuple[Claim, float | None]]) -> list[str]:
     """Why it is listed with flags: those that withhold its rank, and claims that were not reproduced."""
-    flags: list[str] = []
+    attacks = [m for m in measured if m.first["attacker"]["provider"] == manifest.provider]
+    flags = ["weak-attacker"] if any("weak-attacker" in m.flags for m in attacks) else []
     for group in dict.fromkeys(m.group for m in measured):
         points = Grid.of([m for m in measured if m.group == group]).points
         flags += [flag for point in points if point.anonymizer == manifest.name for flag in point.withheld]
@@ -190,6 +240,4 @@ def withdraw(results: Path, name: str) -> Entry:
     Raises:
         UserError: if there is none, or it is off already.
     """
-    from bench.submission.states import WITHDRAWN, find
-
     return find(results, name)[-1].moved(WITHDRAWN, "by its authors")

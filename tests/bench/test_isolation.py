@@ -147,6 +147,7 @@ def test_without_isolation_the_file_is_written(tmp_path):
     assert outside.read_text() == "here"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["processes", "memory", "time", "file size", "ended"])
 def test_what_eats_the_machine_is_stopped_and_named(tmp_path, results, namespace, name, monkeypatch):
     if name == "time":
@@ -187,6 +188,7 @@ MISBEHAVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MISBEHAVES)
 def test_what_makes_numbers_worthless_is_named(tmp_path, results, namespace, name):
     finding, values = MISBEHAVES[name]
