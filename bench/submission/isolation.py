@@ -132,11 +132,22 @@ def probe(level: str) -> str:
         return ""
     if level == "namespace":
         return "bubblewrap is for Linux" if sys.platform != "linux" else _inside(_account())
-    try:
-        start_of(level, Path.cwd(), Limits())
-    except IsolationError as error:
-        return str(error)
-    return ""
+    return _speaks(level)
+
+
+def _speaks(level: str) -> str:
+    """Why the user's own container does not answer as a worker does; "" if it does."""
+    from bench.submission.session import Foreign, ForeignError, Session
+
+    with tempfile.TemporaryDirectory(prefix="bench-probe-") as folder:
+        Path(folder).chmod(0o755)
+        try:
+            Session(Foreign(Path(folder), ".", "bench_probe:Nothing", (), level, Limits(seconds=_PROBE_SECONDS))).close()
+        except ForeignError as error:  # a worker says that there is no such module
+            return "" if error.kind == "error" and "bench_probe" in str(error) else str(error)
+        except (IsolationError, OSError) as error:
+            return str(error)
+    return "it loads what is not there"
 
 
 @cache

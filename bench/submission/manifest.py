@@ -6,16 +6,14 @@ import re
 import stat
 import tomllib
 from collections.abc import Iterator
-from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, Literal
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench.files import UserError, file_digest
 
-SCHEMA = 1
 FILE = "submission.toml"
 KINDS = ("code", "weights", "data", "attacker", "scores")
 LARGEST = 2**30  # bytes of all files together
@@ -24,6 +22,16 @@ _IGNORED = ("__pycache__", ".pytest_cache", ".git", ".venv")
 _NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 
 Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+
+def _inside(path: str) -> str:
+    pure = PurePosixPath(path)
+    if pure.is_absolute() or ".." in pure.parts or "\\" in path or not path.isprintable():
+        raise ValueError("it must be a path below the submission's folder, with / between folders")
+    return path
+
+
+Place = Annotated[Text, AfterValidator(_inside)]
 Value = bool | int | float | Annotated[str, Field(max_length=200)]
 
 
@@ -52,7 +60,7 @@ class Code(_Table):
         parameters: Values of its parameters; defaults for the others.
     """
 
-    source: Text = "."
+    source: Place = "."
     target: Annotated[str, Field(pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")]
     parameters: dict[Annotated[str, Field(pattern=r"^[a-z_]\w*$")], Value] = {}
 
@@ -60,13 +68,13 @@ class Code(_Table):
 class Weights(_Table):
     """Folder with `anonymizer.json` and `state.safetensors`, as `bench anonymize --save-weights` writes it."""
 
-    folder: Text
+    folder: Place
 
 
 class Data(_Table):
     """Anonymized clips: a clip store as `bench anonymize --format store` writes it, with the names of the source's clips."""
 
-    folder: Text
+    folder: Place
 
 
 class Scores(_Table):
@@ -78,7 +86,7 @@ class Scores(_Table):
         target: Label that is named: subject, gender, ...
     """
 
-    file: Text
+    file: Place
     anonymizer: Text
     target: Text
 
@@ -86,7 +94,7 @@ class Scores(_Table):
 class File(_Table):
     """A file of the submission."""
 
-    path: Text
+    path: Place
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -263,10 +271,6 @@ def seal(folder: Path) -> int:
 def identity(folder: Path) -> str:
     """Digest of the manifest, which states the digest of every other file: equal submissions have equal ones."""
     return file_digest(folder / FILE)
-
-
-def today() -> str:
-    return date.today().isoformat()
 
 
 def is_name(text: str) -> bool:

@@ -92,6 +92,7 @@ class Session:
             stdout=subprocess.PIPE,
             stderr=self._said,
             cwd=tempfile.gettempdir(),
+            start_new_session=True,  # Ctrl-C is the evaluator's alone; it ends the worker itself
         )
         self._stopped = ""  # why it was ended, "kind: what"
         self._deadline = time.monotonic() + _START

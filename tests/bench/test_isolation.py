@@ -282,6 +282,16 @@ def test_a_container_is_the_users_own_command(tmp_path, monkeypatch):
     assert start_of("container", tmp_path, LIMITS).command == ("runner", "-v", f"{tmp_path}:/submission", "image")
 
 
+def test_a_container_is_tried_before_it_is_said_to_work(monkeypatch):
+    worker = f'{sys.executable} -c "from bench.submission.worker import main; main()"'
+    for command, told in ((worker, ""), ("false", "ended"), ("no-such-runner", "No such file")):
+        probe.cache_clear()
+        monkeypatch.setenv("BENCH_CONTAINER", command)
+        found = probe("container")
+        assert told in found if told else not found, found
+    probe.cache_clear()
+
+
 def test_damaged_messages_are_refused(tmp_path):
     path = tmp_path / "message"
     with path.open("wb") as file:

@@ -88,6 +88,8 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path):
         ("schema = 1", "schema = 1\nseeds = [true]", "seeds.0"),
         ("schema = 1", "schema = 1\nfiles = [{path='a', sha256='x'}]", "files.0.sha256"),
         ("schema = 1", "schema = ", "it is no TOML"),
+        ('source = "src"', 'source = "../other"', "code.source"),
+        ('source = "src"', 'source = "/etc"', "code.source"),
     ],
 )
 def test_a_wrong_manifest_is_refused_with_the_place(tmp_path, old, new, told):
