@@ -35,11 +35,13 @@ from bench.submission.states import (
     FLAGGED,
     LISTED,
     REJECTED,
+    SHOWN,
     WITHDRAWN,
     Entry,
     entries,
     find,
     receive,
+    submitted_as,
     supersede,
 )
 from bench.summary import FLAGS, measure_all
@@ -159,12 +161,14 @@ def measured_before(dataset: str, preset: str, results: Path, budget: Budget) ->
     """
     found, _ = newest(records(results / "records"))
     here = [r for r in found if r.data["dataset"] == dataset and r.data["preset"]["name"] == preset]
-    names = dict.fromkeys((r.data["names"]["anonymizer"], r.data["anonymizer"]["provider"]) for r in here)
-    received = {entry.provider: entry for entry in entries(results)}
+    names = dict.fromkeys((r.data["names"]["anonymizer"], submitted_as(r.data["anonymizer"])) for r in here)
+    received = {entry.data["identity"]: entry for entry in entries(results)}
     methods: list[Spec] = []
-    for name, provider in names:
-        if provider in received:
-            entry = received[provider]
+    for name, known_as in names:
+        if known_as:
+            entry = received.get(known_as)
+            if entry is None or entry.state not in SHOWN:
+                continue
             methods.append(Submission(entry.files, read_manifest(entry.files)).spec(entry.data.get("isolation", "")))
             continue
         try:

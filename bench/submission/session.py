@@ -84,16 +84,13 @@ class Session:
         self._notes = _notes.setdefault((foreign.folder, foreign.target), [])
         start = start_of(foreign.level, foreign.folder, foreign.limits)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the session
-        self._process = subprocess.Popen(
-            start.command,
-            env=start.environment,
-            user=start.user,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._said,
-            cwd=tempfile.gettempdir(),
-            start_new_session=True,  # Ctrl-C is the evaluator's alone; it ends the worker itself
-        )
+        streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._said}
+        how = {"env": start.environment, "user": start.user, "cwd": tempfile.gettempdir()}
+        try:  # a session of its own: Ctrl-C is the evaluator's alone, who ends the worker
+            self._process = subprocess.Popen(start.command, start_new_session=True, **streams, **how)
+        except OSError:
+            self._said.close()
+            raise
         self._stopped = ""  # why it was ended, "kind: what"
         self._deadline = time.monotonic() + _START
         self._closed = threading.Event()

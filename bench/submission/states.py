@@ -142,5 +142,11 @@ def supersede(entry: Entry, results: Path) -> None:
 
 
 def off_the_board(results: Path) -> dict[str, str]:
-    """Providers whose records are not shown, and why."""
-    return {e.provider: f"{e.state}: {e.reason}" if e.reason else e.state for e in entries(results) if e.state not in SHOWN}
+    """Submissions whose records are not shown, by what their records call them (`submitted_as`), and why."""
+    hidden = [entry for entry in entries(results) if entry.state not in SHOWN]
+    return {e.data["identity"]: f"{e.state}: {e.reason}" if e.reason else e.state for e in hidden}
+
+
+def submitted_as(described: Mapping[str, Any]) -> str:
+    """Digest of the submission that a record's anonymizer or attacker came from; "" if it is a plugin of the machine."""
+    return described["parameters"].get("submission", "")

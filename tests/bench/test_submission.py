@@ -275,7 +275,7 @@ def test_states_follow_each_other_as_declared_and_keep_their_history(tmp_path):
     assert off_the_board(results) == {}
     entry = find(results, "hostile")[0].moved("withdrawn", "by its authors")
     assert [step["state"] for step in entry.data["history"]] == ["received", "checked", "evaluating", "listed", "withdrawn"]
-    assert off_the_board(results) == {"hostile 1": "withdrawn: by its authors"}
+    assert off_the_board(results) == {entry.data["identity"]: "withdrawn: by its authors"}
     with pytest.raises(UserError, match="there are hostile"):
         find(results, "other")
 
