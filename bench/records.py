@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -299,6 +300,21 @@ def records(folder: Path) -> Iterator[Record]:
             yield record
 
 
+def of_interest(record: Record, dataset: str | None, protocol: str | None, preset: str | None) -> bool:
+    """Whether a record is of a data set (with or without its parameters), a protocol ("5-fold": all its folds) and a preset.
+
+    None fits all.
+    """
+    data, name = record.data, record.data["protocol"]["name"]
+    if (fold := fold_of(name)) and protocol in (f"{fold[1]}-fold", f"{fold[1]}-fold/1"):
+        name = protocol
+    return (
+        dataset in (None, data["dataset"], data["dataset"].partition(":")[0])
+        and protocol in (None, name, name.partition("/")[0])
+        and preset in (None, data["preset"]["name"])
+    )
+
+
 def newest(found: Iterable[Record]) -> tuple[list[Record], int]:
     """The records of the newest code of each pair, level and seed, and how many older ones there are.
 
@@ -339,6 +355,7 @@ def manifest(device: torch.device, outcome: Outcome, record_seconds: float) -> d
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
         "threads": torch.get_num_threads(),
         "commit": git_commit(),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
         "seconds": round(sum(output.seconds for output in outcome.outputs), 3),
         "record_seconds": round(record_seconds, 3),
         "peak_memory_mb": max(output.peak_memory_mb for output in outcome.outputs),

@@ -5,6 +5,7 @@ import click
 from bench.cli.common import FriendlyGroup
 from bench.cli.data import data
 from bench.cli.info import doctor, list_plugins
+from bench.cli.leaderboard import leaderboard
 from bench.cli.release import anonymize, view
 from bench.cli.run import job, plan, run, status
 from bench.cli.submit import submit
@@ -37,3 +38,4 @@ main.add_command(data)
 main.add_command(doctor)
 main.add_command(validate)
 main.add_command(submit)
+main.add_command(leaderboard)

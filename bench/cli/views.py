@@ -8,7 +8,8 @@ from bench.cli.common import json_option, results_option
 from bench.files import UserError, file_name
 
 
-def _filters(command):
+def filters(command):
+    """Which records are looked at."""
     for option in (
         click.option("--dataset", metavar="NAME", help="Only this data set."),
         click.option("--protocol", metavar="NAME", help="Only this protocol."),
@@ -24,21 +25,10 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
     Raises:
         UserError: if there is nothing.
     """
-    from bench.protocols import fold_of
-    from bench.records import newest, records
+    from bench.records import newest, of_interest, records
     from bench.summary import measure_all
 
-    def wanted(data) -> bool:
-        name = data["protocol"]["name"]
-        if (fold := fold_of(name)) and protocol in (f"{fold[1]}-fold", f"{fold[1]}-fold/1"):
-            name = protocol
-        return (
-            dataset in (None, data["dataset"], data["dataset"].partition(":")[0])
-            and protocol in (None, name, name.partition("/")[0])
-            and preset in (None, data["preset"]["name"])
-        )
-
-    found = [record for record in records(results / "records") if wanted(record.data)]
+    found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
     if not found:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
     found, older = newest(found)
@@ -48,7 +38,7 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
 
 
 @click.command()
-@_filters
+@filters
 @json_option
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the rows as CSV.")
 @click.option("--compare", nargs=2, metavar="A B", help="Only say whether anonymizer A is better than B, and how sure that is.")
@@ -88,7 +78,7 @@ def plot() -> None:
 
 
 @plot.command()
-@_filters
+@filters
 @click.option(
     "--out", type=click.Path(dir_okay=False, path_type=Path), help="PNG to write; by default one in the results folder."
 )

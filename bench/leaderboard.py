@@ -1,0 +1,294 @@
+"""The board: what methods are worth, from records only. Terminal, files and pages are views of it.
+
+A method's place is the use that it leaves at the leakages that a data holder may accept (design, section 4): its utility
+retention counts at a budget if its worst semi-informed attacker stays within it, else nothing does. What that says is often that no method
+leaves any; then the privacy rank beside it tells them apart.
+"""
+
+import difflib
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bench.files import UserError
+from bench.grid import BUDGETS, Grid, TradeOff
+from bench.measured import Group, Measured
+from bench.metrics.comparison import rank_groups
+from bench.metrics.uncertainty import Estimate, estimate
+from bench.records import Record
+from bench.summary import CONTROLS, FLAGS
+from bench.threat import RANKING
+
+RANKED, FLAGGED, UNRANKED = "ranked", "listed with flags", "no place"
+
+
+@dataclass(frozen=True)
+class Change:
+    """A new attacker read more from a method than all before it.
+
+    Args:
+        date: When its first record was finished, "" if that is not known.
+        attacker, provider: Who reads more, and whose it is.
+        before, after: Normalised leakage of the worst semi-informed attacker.
+    """
+
+    date: str
+    attacker: str
+    provider: str
+    before: float
+    after: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """A method on the board.
+
+    Args:
+        anonymizer: Its spec.
+        provider: Whose it is.
+        isolation: How its code was kept apart: a level, "no code", or "" for what is installed.
+        standing: `RANKED`, `FLAGGED`, or `UNRANKED` without a semi-informed attacker that works.
+        point: Its worth at the level that ranks; None without.
+        naive: The same against attackers that know nothing of it; None without.
+        budget_rank, privacy_rank: Best and worst rank that it may have; None if it has none.
+        pareto: Share of resamples in which it is in the Pareto set; None if it is not in that of the values.
+        rows: Everything measured of it.
+        reproduced: Date on which its last record was finished, "" if that is not known.
+        history: How its worst leakage rose, attacker by attacker.
+    """
+
+    anonymizer: str
+    provider: str
+    isolation: str
+    standing: str
+    point: TradeOff | None
+    naive: TradeOff | None
+    budget_rank: tuple[int, int] | None
+    privacy_rank: tuple[int, int] | None
+    pareto: float | None
+    rows: tuple[Measured, ...]
+    reproduced: str
+    history: tuple[Change, ...]
+
+    @property
+    def attackers(self) -> tuple[str, ...]:
+        """Attackers that met it at the level that ranks, controls left out."""
+        met = (m.first["names"]["attacker"] for m in self.rows if m.first["threat"] == RANKING and not m.is_control)
+        return tuple(dict.fromkeys(met))
+
+    @property
+    def seeds(self) -> int:
+        return max(len(m.records) for m in self.rows)
+
+    def within(self, budget: float) -> str:
+        """ "yes", "surely" or "no": whether its leakage is within a budget, with its whole interval or as measured."""
+        if self.point is None or not self.point.leakage.value <= budget:
+            return "no"
+        return "surely" if self.point.leakage.high <= budget else "yes"
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values; what is not known is absent."""
+        found: dict[str, Any] = {"anonymizer": self.anonymizer, "provider": self.provider, "standing": self.standing}
+        found |= {"attackers": list(self.attackers), "seeds": self.seeds}
+        for name, text in (("isolation", self.isolation), ("reproduced", self.reproduced)):
+            found |= {name: text} if text else {}
+        for name, rank in (("budget_rank", self.budget_rank), ("privacy_rank", self.privacy_rank)):
+            found |= {name: list(rank)} if rank else {}
+        if self.point:
+            found |= _spread("leakage", self.point.leakage) | _spread("utility", self.point.utility)
+            found |= {"attacker": self.point.attacker, "flags": list(self.point.withheld)}
+            found["within"] = {f"{budget:.2f}": self.within(budget) for budget in BUDGETS}
+        if self.naive:
+            found |= _spread("ignorant_leakage", self.naive.leakage) | {"ignorant_attacker": self.naive.attacker}
+        found |= {"pareto": self.pareto} if self.pareto is not None else {}
+        found["history"] = [vars(change) for change in self.history]
+        return found
+
+
+def _spread(name: str, value: Estimate) -> dict[str, float]:
+    found = {name: value.value, f"{name}_low": value.low, f"{name}_high": value.high}
+    return {key: float(number) for key, number in found.items() if math.isfinite(number)}
+
+
+@dataclass(frozen=True)
+class Board:
+    """All methods measured on one data set under one protocol, preset and code.
+
+    Args:
+        group: What they share.
+        grid: Their statistics.
+        rows: The methods: those with a place first, by it.
+    """
+
+    group: Group
+    grid: Grid
+    rows: tuple[Row, ...]
+
+    @classmethod
+    def of(cls, measured: Sequence[Measured]) -> "Board":
+        """The board of rows that share a group."""
+        grid = Grid.of(measured)
+        places = budget_ranks(grid)
+        points, naive = ({p.anonymizer: p for p in of} for of in (grid.points, grid.naive))
+        rows = []
+        for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):
+            mine = tuple(m for m in measured if m.first["names"]["anonymizer"] == name)
+            described, point = mine[0].first["anonymizer"], points.get(name)
+            inside, share = grid.pareto.get(name, (False, 0.0))
+            rows.append(
+                Row(
+                    anonymizer=name,
+                    provider=described["provider"],
+                    isolation=mine[0].first["fitting"].get("isolation", ""),
+                    standing=UNRANKED if point is None else FLAGGED if point.withheld else RANKED,
+                    point=point,
+                    naive=naive.get(name),
+                    budget_rank=places.get(name),
+                    privacy_rank=grid.ranks.get(name),
+                    pareto=share if inside else None,
+                    rows=mine,
+                    reproduced=max(_dates(mine), default="")[:10],
+                    history=history(mine),
+                )
+            )
+        return cls(measured[0].group, grid, tuple(sorted(rows, key=_place)))
+
+    def summary(self) -> dict[str, Any]:
+        """As JSON values."""
+        return {**self.grid.summary(), "methods": [row.summary() for row in self.rows]}
+
+
+def _place(row: Row) -> tuple:
+    worst = (math.inf, math.inf)
+    leakage = row.point.leakage.value if row.point else math.inf
+    return (RANKED, FLAGGED, UNRANKED).index(row.standing), row.budget_rank or worst, row.privacy_rank or worst, leakage
+
+
+def budget_ranks(grid: Grid) -> Mapping[str, tuple[int, int]]:
+    """Best and worst rank of each ranked method by the mean over the budgets of the use that it leaves within each."""
+    points = grid.useful
+    if not points:
+        return {}
+    shortest = min(min(len(p.utility.draws), len(p.leakage.draws)) for p in points)
+    scores = []
+    for point in points:
+        utility, leakage = (np.r_[e.value, e.draws[:shortest]] for e in (point.utility, point.leakage))
+        # Resamples without pairs leak nothing that is known: they count as not within.
+        score = np.mean([np.where(leakage <= budget, np.maximum(utility, 0.0), 0.0) for budget in BUDGETS], axis=0)
+        scores.append(estimate(float(score[0]), score[1:], point.utility.sample))
+    return {point.anonymizer: rank for point, rank in zip(points, rank_groups(scores), strict=True)}
+
+
+def boards(measured: Sequence[Measured]) -> list[Board]:
+    """One board for each group."""
+    return [Board.of([m for m in measured if m.group == group]) for group in dict.fromkeys(m.group for m in measured)]
+
+
+def history(rows: Sequence[Measured]) -> tuple[Change, ...]:
+    """The attackers of one method that read more than all before them, in the order in which they were first measured.
+
+    The first of them is no change. Attackers whose dates are not known count as the first.
+    """
+    met = [m for m in rows if m.first["threat"] == RANKING and not m.is_control]
+    ordered = sorted(met, key=lambda m: (min(_dates([m]), default=""), m.first["names"]["attacker"]))
+    found, worst = [], None
+    for date in dict.fromkeys(min(_dates([m]), default="")[:10] for m in ordered):  # of one day, the worst
+        today = [m for m in ordered if min(_dates([m]), default="")[:10] == date]
+        one = max(today, key=lambda m: m.normalised.value)
+        value = one.normalised.value
+        if worst is not None and value > worst:
+            found.append(Change(date, one.first["names"]["attacker"], one.first["attacker"]["provider"], worst, value))
+        worst = value if worst is None else max(worst, value)
+    return tuple(found)
+
+
+def _dates(rows: Iterable[Measured]) -> list[str]:
+    """When the records of some rows were finished, as far as that is known."""
+    return [date for m in rows for record in m.records if (date := record.manifest().get("finished", ""))]
+
+
+def explain(found: Sequence[Board], older: Sequence[Record], name: str) -> list[str]:
+    """Why a method, or a record, is on the board or not: a sentence a line.
+
+    Args:
+        found: All boards.
+        older: Records that are left out, since newer code measured the same.
+        name: A method's spec, or the key of a record.
+
+    Raises:
+        UserError: if it is neither.
+    """
+    lines = [line for board in found for row in board.rows if row.anonymizer == name for line in _of_row(board, row)]
+    for board in found:
+        for m in (m for row in board.rows for m in row.rows if name in {key for r in m.records for key in r.keys}):
+            names = m.first["names"]
+            lines.append(f"{board.group}: {names['anonymizer']} x {names['attacker']}, {m.first['threat']}: it counts.")
+            lines += [f"  {flag}: {FLAGS[flag]}." for flag in m.flags]
+    lines += [f"{r.data['key']}: newer code measured the same; it is left out." for r in older if _is(r, name)]
+    if not lines:
+        known = list(dict.fromkeys(row.anonymizer for board in found for row in board.rows))
+        close = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}, and keys of records"
+        raise UserError(f"nothing of the name {name!r} was measured; {hint}")
+    return lines
+
+
+def _is(record: Record, name: str) -> bool:
+    return name in (record.data["key"], record.data["names"]["anonymizer"])
+
+
+def _of_row(board: Board, row: Row) -> list[str]:
+    where = f"{board.group}: "
+    if row.point is None:
+        met = ", ".join(sorted({m.first["threat"] for m in row.rows}))
+        why = f"only {met} attackers met it" if not row.attackers else "no attacker that met it reaches its floor on raw clips"
+        return [f"{where}no place: {why}; a place takes {RANKING} ones that work."]
+    point = row.point
+    value = f"{point.leakage.value:.2f} [{point.leakage.low:.2f}, {point.leakage.high:.2f}]"
+    lines = [f"{where}{row.standing}. Its worst {RANKING} attacker, {point.attacker}, reads {value} (chance 0, all right 1)."]
+    lines += [f"  no rank for {flag}: {FLAGS[flag]}." for flag in point.withheld]
+    kept = [f"{budget:.2f}" for budget in BUDGETS if row.within(budget) != "no"]
+    use = f"{point.utility.value:.2f}" if math.isfinite(point.utility.value) else "unknown"
+    lines.append(
+        f"  within the budgets {', '.join(kept)}; its use is {use}." if kept else "  within no budget: its use counts nowhere."
+    )
+    if row.budget_rank:
+        lines.append(f"  rank {_rank(row.budget_rank)} by use within budgets, {_rank(row.privacy_rank)} by privacy.")
+    whole = {name for other in board.rows if other.anonymizer == CONTROLS[0] for name in other.attackers}
+    if missing := sorted(whole - set(row.attackers)):
+        lines.append(f"  attackers that it has not met: {', '.join(missing)}.")
+    return [*lines, *(f"  {text}." for text in board.grid.failed_controls)]
+
+
+def _rank(rank: tuple[int, int] | None) -> str:
+    return "-" if rank is None else f"{rank[0]}" if rank[0] == rank[1] else f"{rank[0]}-{rank[1]}"
+
+
+def board_row(board: Board, row: Row) -> dict[str, str]:
+    """A method as a line of text cells, for terminal and CSV."""
+
+    def interval(value: Estimate | None) -> str:
+        if value is None or not math.isfinite(value.value):
+            return "-"
+        ends = f" [{value.low:.2f}, {value.high:.2f}]" if math.isfinite(value.low) else " [-, -]"
+        return f"{value.value:.2f}{ends}"
+
+    point, naive = row.point, row.naive
+    return {
+        "rank": _rank(row.budget_rank),
+        "method": row.anonymizer,
+        "use [95 %]": interval(point and point.utility),
+        "worst leakage [95 %]": interval(point and point.leakage),
+        "worst attacker": point.attacker if point else "-",
+        "within": ", ".join(f"{b:.2f}" for b in BUDGETS if row.within(b) != "no") or "-",
+        "privacy rank": _rank(row.privacy_rank),
+        "ignorant": interval(naive and naive.leakage),
+        "flags": ", ".join(point.withheld) if point else UNRANKED,
+        "attackers": str(len(row.attackers)),
+        "seeds": str(row.seeds),
+        "provider": row.provider,
+        "reproduced": row.reproduced or "-",
+    }

@@ -1,0 +1,169 @@
+"""`bench leaderboard --html`: the boards as pages that need no server and ask for nothing from elsewhere.
+
+    index.html          figure and tables of all boards, for every target and level
+    reading.html        how to read them, from the protocols, levels, flags and budgets themselves
+    method-*.html       everything measured of one method on one board
+    leaderboard.json, leaderboard.csv
+
+Names come from strangers: the templates escape whatever they are given, and JSON within a page cannot end its element.
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from bench.files import UserError, atomic_folder, file_name
+from bench.grid import BUDGETS, TradeOff, trade_off
+from bench.leaderboard import Board, Row, board_row
+from bench.measured import Measured
+from bench.metrics.uncertainty import Estimate
+from bench.report.board import write_board_csv, write_board_json
+from bench.report.motion import Motion, motion_of
+from bench.summary import FLAGS, WITHHOLDING
+from bench.threat import RANKING, THREATS
+
+_MARK = "leaderboard.json"
+_ALL = "worst of all"
+
+
+def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
+    """Writes the pages; a folder that they were written into before is replaced whole.
+
+    Args:
+        results: Folder in which released synthetic clips may lie, for the pages of methods.
+
+    Raises:
+        UserError: if the folder holds other things.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).is_file():
+        raise UserError(f"{folder} holds other things than these pages; choose another folder or empty it")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("bench.report", "site"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
+    )
+    environment.filters["number"] = _number
+    environment.filters["interval"] = _interval
+    environment.globals |= {"style": _asset("site.css"), "json": _embedded, "budgets": BUDGETS, "flags": FLAGS}
+    with atomic_folder(folder.resolve()) as temporary:
+
+        def write(name: str, template: str, **values: Any) -> None:
+            (temporary / name).write_text(environment.get_template(template).render(**values), encoding="utf-8")
+
+        overview = {"boards": [_of_board(board, i) for i, board in enumerate(boards)], "budgets": BUDGETS, "all": _ALL}
+        write("index.html", "overview.html", boards=boards, data=overview, script=_asset("overview.js"), cells=_cells)
+        write("reading.html", "reading.html", boards=boards, threats=THREATS.values(), ranking=RANKING, withholding=WITHHOLDING)
+        for i, board in enumerate(boards):
+            for row in board.rows:
+                motion = motion_of(row, results)
+                shown = {"cells": board_row(board, row), "motion": motion, "data": _of_motion(motion), "plain": _plain}
+                write(page(i, row), "method.html", board=board, row=row, script=_asset("viewer.js"), **shown)
+        write_board_csv(boards, temporary / "leaderboard.csv")
+        write_board_json(boards, str(temporary / _MARK))
+    return folder / "index.html"
+
+
+def page(board: int, row: Row) -> str:
+    """File name of a method's page."""
+    return f"method-{board}-{file_name(row.anonymizer).replace('=', '_')[:80]}.html"
+
+
+def _asset(name: str) -> Any:
+    """A style or a script of ours, to stand in a page as it is."""
+    from importlib.resources import files
+
+    return jinja2.utils.markupsafe.Markup(files("bench.report").joinpath("site", name).read_text(encoding="utf-8"))
+
+
+def _embedded(value: Any) -> Any:
+    """JSON for a script element: nothing in it can end the element."""
+    text = json.dumps(value, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c").replace("&", "\\u0026")
+    return jinja2.utils.markupsafe.Markup(text)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def _interval(value: Estimate | None) -> str:
+    if value is None or not math.isfinite(value.value):
+        return "-"
+    return f"{value.value:.2f} [{_number(value.low)}, {_number(value.high)}]"
+
+
+def _ends(value: Estimate) -> list[float | None]:
+    """Value, low and high; None where unknown."""
+    return [round(float(x), 4) if math.isfinite(x) else None for x in (value.value, value.low, value.high)]
+
+
+def _cells(board: Board) -> list[dict[str, str]]:
+    return [board_row(board, row) for row in board.rows]
+
+
+def _of_board(board: Board, number: int) -> dict[str, Any]:
+    """What the overview's script needs of a board: its points for every target and level."""
+    rows = {row.anonymizer: row for row in board.rows}
+    measured = board.grid.measured
+    attacks = [m for m in measured if not m.is_control]
+    targets = list(dict.fromkeys(m.first["target"] for m in attacks))
+    threats = [name for name in THREATS if any(m.first["threat"] == name for m in attacks)]
+    views = {}
+    for target in (_ALL, *targets):
+        chosen = [m for m in measured if target in (_ALL, m.first["target"])]
+        for threat in threats:
+            points = trade_off(chosen, threat)
+            views[f"{target}|{threat}"] = [
+                _of_point(point, rows[point.anonymizer], number, threat == RANKING) for point in points
+            ]
+    return {
+        "name": str(board.group),
+        "targets": [_ALL, *targets] if len(targets) > 1 else [_ALL],
+        "threats": threats,
+        "ranking": RANKING,
+        "rooms": {name: round(value, 4) for name, value in board.grid.rooms.items() if math.isfinite(value)},
+        "priors": _priors(attacks),
+        "failed": list(board.grid.failed_controls),
+        "views": views,
+    }
+
+
+def _priors(attacks: Sequence[Measured]) -> dict[str, float]:
+    """Chance-normalised top-1 of always naming the most frequent class, for each target."""
+    found = {m.first["target"]: (m.first["prior"] - m.first["chance"]) / (1 - m.first["chance"]) for m in attacks}
+    return {target: round(max(0.0, value), 4) for target, value in found.items()}
+
+
+def _of_point(point: TradeOff, row: Row, number: int, ranks: bool) -> dict[str, Any]:
+    found = {
+        "method": point.anonymizer,
+        "page": page(number, row),
+        "provider": row.provider,
+        "use": _ends(point.utility),
+        "leak": _ends(point.leakage),
+        "attacker": point.attacker,
+        "family": point.family,
+        "strength": point.strength if math.isfinite(point.strength) else None,
+        "flags": list(point.withheld),
+        "reproduced": row.reproduced,
+    }
+    return found | ({"rank": row.budget_rank, "privacy": row.privacy_rank} if ranks else {})
+
+
+def _of_motion(motion: Motion) -> dict[str, Any] | None:
+    if motion.raw is None:
+        return None
+    raw, released = ([[axis.tolist() for axis in frame] for frame in clip] for clip in (motion.raw, motion.released))
+    return {"raw": raw, "released": released, "edges": motion.edges, "rate": motion.frame_rate}
+
+
+def _plain(m: Measured) -> dict[str, str]:
+    """Numbers without an interval, of how leakage spreads over people."""
+    names = {
+        "worst_person": "most exposed person",
+        "p95_person": "95th percentile of people",
+        "exposed_people": "share of people found more often than not",
+        "gini": "unevenness (Gini)",
+    }
+    return {text: _number(m.plain[name]) for name, text in names.items() if name in m.plain}

@@ -1,0 +1,183 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const $ = (id) => document.getElementById(id);
+  const palette = ["#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9", "#882255", "#5566AA", "#999933", "#CC6677"];
+  const SVG = "http://www.w3.org/2000/svg";
+  const columns = [
+    ["Rank", (p) => rank(p.rank), (p) => (p.rank ? p.rank[0] + p.rank[1] / 1000 : Infinity)],
+    ["Method", (p) => p.method, (p) => p.method],
+    ["Use", (p) => interval(p.use), (p) => number(p.use[0])],
+    ["Leakage", (p) => interval(p.leak), (p) => number(p.leak[0])],
+    ["Worst attacker", (p) => p.attacker, (p) => p.attacker],
+    ["Privacy rank", (p) => rank(p.privacy), (p) => (p.privacy ? p.privacy[0] + p.privacy[1] / 1000 : Infinity)],
+    ["Flags", (p) => p.flags.join(", "), (p) => p.flags.join(", ")],
+    ["Provider", (p) => p.provider, (p) => p.provider],
+    ["Reproduced", (p) => p.reproduced || "-", (p) => p.reproduced],
+  ];
+  const state = { sort: 0, down: false };
+
+  const number = (x) => (x === null || x === undefined ? Infinity : x);
+  const shown = (x) => (x === null || x === undefined ? "-" : x.toFixed(2));
+  const interval = (e) => (e[0] === null ? "-" : `${shown(e[0])} [${shown(e[1])}, ${shown(e[2])}]`);
+  const rank = (r) => (!r ? "-" : r[0] === r[1] ? String(r[0]) : `${r[0]}-${r[1]}`);
+
+  function element(name, attributes, parent, text) {
+    const made = name.startsWith("svg:") ? document.createElementNS(SVG, name.slice(4)) : document.createElement(name);
+    for (const [key, value] of Object.entries(attributes || {})) made.setAttribute(key, value);
+    if (text !== undefined) made.textContent = text; // never as HTML: names come from strangers
+    if (parent) parent.append(made);
+    return made;
+  }
+
+  function fill(select, options, chosen) {
+    select.replaceChildren();
+    options.forEach(([value, text]) => element("option", { value }, select, text));
+    if (options.some(([value]) => String(value) === String(chosen))) select.value = chosen;
+  }
+
+  const board = () => data.boards[Number($("board").value)];
+  const points = () => board().views[`${$("target").value}|${$("threat").value}`] || [];
+  const visible = () => points().filter((p) => `${p.method} ${p.provider} ${p.attacker}`.toLowerCase().includes($("filter").value.toLowerCase()));
+  const families = () => [...new Set(data.boards.flatMap((b) => Object.values(b.views).flat().map((p) => p.family)))];
+  const colour = (p) => palette[families().indexOf(p.family) % palette.length];
+
+  function chooseBoard() {
+    const before = [$("target").value, $("threat").value];
+    fill($("target"), board().targets.map((t) => [t, t]), before[0]);
+    fill($("threat"), board().threats.map((t) => [t, t]), before[1] || board().ranking);
+    draw();
+  }
+
+  function draw() {
+    $("failed").replaceChildren();
+    board().failed.forEach((line) => element("p", {}, $("failed"), `Control failed: ${line}`));
+    const ranks = $("threat").value === board().ranking && $("target").value === data.all;
+    $("level").textContent = ranks ? "This view ranks methods." : "This view does not rank: only the worst semi-informed attacker of all does.";
+    hide();
+    table();
+    plot();
+  }
+
+  function table() {
+    const head = $("methods").tHead;
+    head.replaceChildren();
+    const line = element("tr", {}, head);
+    columns.forEach(([name], i) => {
+      const cell = element("th", { scope: "col", "aria-sort": i === state.sort ? (state.down ? "descending" : "ascending") : "none" }, line);
+      element("button", { type: "button" }, cell, name).addEventListener("click", () => {
+        state.down = state.sort === i && !state.down;
+        state.sort = i;
+        table();
+        $("methods").tHead.rows[0].cells[i].firstChild.focus();
+      });
+    });
+    const key = columns[state.sort][2];
+    const order = (a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.leak[0] - b.leak[0]);
+    const rows = visible().sort((a, b) => (state.down ? -order(a, b) : order(a, b)));
+    const body = $("methods").tBodies[0];
+    body.replaceChildren();
+    rows.forEach((p) => {
+      const row = element("tr", {}, body);
+      columns.forEach(([name, cell]) => {
+        const made = element(name === "Method" ? "th" : "td", name === "Method" ? { scope: "row" } : {}, row);
+        if (name === "Method") element("a", { href: p.page }, made, p.method);
+        else made.textContent = cell(p);
+      });
+    });
+    $("count").textContent = `${rows.length} of ${points().length} methods shown`;
+  }
+
+  function plot() {
+    const wide = 760, high = 460, left = 62, right = 16, top = 12, bottom = 50;
+    const rows = visible().filter((p) => p.use[0] !== null && p.leak[0] !== null);
+    const most = Math.max(1.05, ...rows.map((p) => Math.min(p.use[2] ?? 0, 1.6) + 0.03));
+    const least = Math.min(-0.03, ...rows.map((p) => Math.max(p.use[1] ?? 0, -0.3) - 0.03));
+    const clamp = (v) => Math.min(Math.max(v, least), most);
+    const x = (v) => left + ((clamp(v) - least) / (most - least)) * (wide - left - right);
+    const y = (v) => high - bottom - ((Math.min(Math.max(v, -0.03), 1.03) + 0.03) / 1.06) * (high - top - bottom);
+    const holder = $("plot");
+    holder.replaceChildren();
+    const svg = element("svg:svg", { viewBox: `0 0 ${wide} ${high}`, role: "group", "aria-label": "Use against leakage, a point a method; the table below holds the same numbers" }, holder);
+    data.budgets.forEach((b) => element("svg:rect", { class: "budget", x: left, y: y(b), width: wide - left - right, height: y(0) - y(b) }, svg));
+    for (let v = 0; v <= 1.001; v += 0.2) {
+      element("svg:line", { class: "grid", x1: left, x2: wide - right, y1: y(v), y2: y(v) }, svg);
+      element("svg:text", { x: left - 8, y: y(v) + 4, "text-anchor": "end" }, svg, v.toFixed(1));
+    }
+    for (let v = 0; v <= most; v += 0.2) {
+      element("svg:line", { class: "grid", x1: x(v), x2: x(v), y1: top, y2: high - bottom }, svg);
+      element("svg:text", { x: x(v), y: high - bottom + 18, "text-anchor": "middle" }, svg, v.toFixed(1));
+    }
+    element("svg:line", { class: "axis", x1: left, x2: wide - right, y1: y(0), y2: y(0) }, svg);
+    element("svg:text", { x: (left + wide - right) / 2, y: high - 10, "text-anchor": "middle" }, svg, "use kept");
+    element("svg:text", { transform: `translate(16 ${(high - bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, svg, "leakage to the worst attacker");
+    const target = $("target").value;
+    const level = (of, kind) => Object.entries(of).filter(([name]) => target === data.all || name === target)
+      .forEach(([, value]) => element("svg:line", { class: kind, x1: left, x2: wide - right, y1: y(value), y2: y(value) }, svg));
+    level(board().rooms, "room");
+    level(board().priors, "prior");
+    for (const family of new Set(rows.map((p) => p.family))) {
+      const curve = rows.filter((p) => p.family === family && p.strength !== null).sort((a, b) => a.strength - b.strength);
+      if (curve.length > 1) element("svg:polyline", { fill: "none", stroke: colour(curve[0]), "stroke-width": 1.5, opacity: 0.6, points: curve.map((p) => `${x(p.use[0])},${y(p.leak[0])}`).join(" ") }, svg);
+    }
+    const labels = [];
+    rows.sort((a, b) => b.leak[0] - a.leak[0]).forEach((p) => {
+      const at = [x(p.use[0]), y(p.leak[0])];
+      const link = element("svg:a", { class: "point", href: p.page, "aria-label": words(p).join(". ") }, svg);
+      if (p.use[1] !== null) element("svg:line", { stroke: colour(p), x1: x(p.use[1]), x2: x(p.use[2]), y1: at[1], y2: at[1], opacity: 0.55 }, link);
+      if (p.leak[1] !== null) element("svg:line", { stroke: colour(p), x1: at[0], x2: at[0], y1: y(p.leak[1]), y2: y(p.leak[2]), opacity: 0.55 }, link);
+      element("svg:circle", { cx: at[0], cy: at[1], r: 7, fill: p.flags.length ? "var(--paper)" : colour(p), stroke: colour(p), "stroke-width": 2 }, link);
+      element("svg:circle", { cx: at[0], cy: at[1], r: 16, fill: "transparent" }, link);
+      link.addEventListener("mouseenter", (event) => tip(p, event.clientX, event.clientY));
+      link.addEventListener("mouseleave", hide);
+      link.addEventListener("focus", () => { const box = link.getBoundingClientRect(); tip(p, box.right, box.top); });
+      link.addEventListener("blur", hide);
+      label(svg, labels, p, at, left, wide - right);
+    });
+  }
+
+  function label(svg, placed, p, at, least, most) {
+    const text = p.method.length > 28 ? `${p.method.slice(0, 27)}…` : p.method;
+    const size = text.length * 7;
+    for (const [dx, dy] of [[12, -9], [12, 18], [-12, -9], [-12, 18], [12, -26], [12, 34], [-12, -26], [-12, 34], [12, 50], [-12, 50], [-12, 66]]) {
+      const from = dx > 0 ? at[0] + dx : at[0] + dx - size;
+      const box = [from, at[1] + dy - 12, from + size, at[1] + dy + 3];
+      const clear = placed.every((b) => box[2] < b[0] || box[0] > b[2] || box[3] < b[1] || box[1] > b[3]);
+      if (clear && box[0] > least && box[2] < most && box[1] > 0) {
+        placed.push(box);
+        element("svg:text", { x: from, y: at[1] + dy, "aria-hidden": "true" }, svg, text);
+        return;
+      }
+    } // no room: the tooltip and the table name it
+  }
+
+  const words = (p) => [
+    p.method,
+    `use ${interval(p.use)}`,
+    `leakage ${interval(p.leak)}, worst attacker ${p.attacker}`,
+    ...(p.rank ? [`rank ${rank(p.rank)}, privacy rank ${rank(p.privacy)}`] : []),
+    ...(p.flags.length ? [`flags: ${p.flags.join(", ")}`] : []),
+    `by ${p.provider}`,
+  ];
+
+  function tip(p, px, py) {
+    const box = $("tip");
+    box.replaceChildren();
+    words(p).forEach((line) => element("p", {}, box, line));
+    box.hidden = false;
+    const size = box.getBoundingClientRect();
+    box.style.left = `${Math.max(4, Math.min(px + 14, window.innerWidth - size.width - 4))}px`;
+    box.style.top = `${Math.max(4, Math.min(py + 14, window.innerHeight - size.height - 4))}px`;
+  }
+  function hide() { $("tip").hidden = true; }
+
+  fill($("board"), data.boards.map((b, i) => [i, b.name]));
+  $("board").addEventListener("change", chooseBoard);
+  $("target").addEventListener("change", draw);
+  $("threat").addEventListener("change", draw);
+  $("filter").addEventListener("input", draw);
+  $("controls").addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
+  chooseBoard();
+  if (board().threats.includes(board().ranking)) { $("threat").value = board().ranking; draw(); }
+})();
