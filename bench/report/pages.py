@@ -161,9 +161,9 @@ def _of_motion(motion: Motion) -> dict[str, Any] | None:
 def _plain(m: Measured) -> dict[str, str]:
     """Numbers without an interval, of how leakage spreads over people."""
     names = {
-        "worst_person": "most exposed person",
-        "p95_person": "95th percentile of people",
-        "exposed_people": "share of people found more often than not",
-        "gini": "unevenness (Gini)",
+        "worst_person": "Most exposed person",
+        "p95_person": "95th percentile",
+        "exposed_people": "People found more often than not",
+        "gini": "Unevenness (Gini)",
     }
     return {text: _number(m.plain[name]) for name, text in names.items() if name in m.plain}

@@ -89,7 +89,8 @@
   }
 
   function plot() {
-    const wide = 760, high = 460, left = 62, right = 16, top = 12, bottom = 50;
+    const narrow = $("plot").clientWidth < 560;
+    const wide = narrow ? 400 : 760, high = narrow ? 420 : 460, left = 62, right = 16, top = 12, bottom = 50;
     const rows = visible().filter((p) => p.use[0] !== null && p.leak[0] !== null);
     const most = Math.max(1.05, ...rows.map((p) => Math.min(p.use[2] ?? 0, 1.6) + 0.03));
     const least = Math.min(-0.03, ...rows.map((p) => Math.max(p.use[1] ?? 0, -0.3) - 0.03));
@@ -120,7 +121,7 @@
       const curve = rows.filter((p) => p.family === family && p.strength !== null).sort((a, b) => a.strength - b.strength);
       if (curve.length > 1) element("svg:polyline", { fill: "none", stroke: colour(curve[0]), "stroke-width": 1.5, opacity: 0.6, points: curve.map((p) => `${x(p.use[0])},${y(p.leak[0])}`).join(" ") }, svg);
     }
-    const labels = [];
+    const labels = rows.map((p) => [x(p.use[0]) - 9, y(p.leak[0]) - 9, x(p.use[0]) + 9, y(p.leak[0]) + 9]); // no label on a point
     rows.sort((a, b) => b.leak[0] - a.leak[0]).forEach((p) => {
       const at = [x(p.use[0]), y(p.leak[0])];
       const link = element("svg:a", { class: "point", href: p.page, "aria-label": words(p).join(". ") }, svg);
@@ -139,12 +140,13 @@
   function label(svg, placed, p, at, least, most) {
     const text = p.method.length > 28 ? `${p.method.slice(0, 27)}…` : p.method;
     const size = text.length * 7;
-    for (const [dx, dy] of [[12, -9], [12, 18], [-12, -9], [-12, 18], [12, -26], [12, 34], [-12, -26], [-12, 34], [12, 50], [-12, 50], [-12, 66]]) {
+    for (const [dx, dy] of [[12, -9], [12, 18], [-12, -9], [-12, 18], [12, -26], [12, 34], [-12, -26], [-12, 34], [-40, 50], [12, 50]]) {
       const from = dx > 0 ? at[0] + dx : at[0] + dx - size;
       const box = [from, at[1] + dy - 12, from + size, at[1] + dy + 3];
       const clear = placed.every((b) => box[2] < b[0] || box[0] > b[2] || box[3] < b[1] || box[1] > b[3]);
       if (clear && box[0] > least && box[2] < most && box[1] > 0) {
         placed.push(box);
+        if (Math.abs(dy) > 20) element("svg:line", { stroke: colour(p), opacity: 0.7, x1: at[0], y1: at[1], x2: dx > 0 ? from : from + size, y2: at[1] + dy + (dy < 0 ? 2 : -12) }, svg);
         element("svg:text", { x: from, y: at[1] + dy, "aria-hidden": "true" }, svg, text);
         return;
       }
@@ -176,6 +178,7 @@
   $("target").addEventListener("change", draw);
   $("threat").addEventListener("change", draw);
   $("filter").addEventListener("input", draw);
+  window.addEventListener("resize", plot);
   $("controls").addEventListener("submit", (event) => event.preventDefault());
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   chooseBoard();
