@@ -1,0 +1,190 @@
+"""The board: places, budgets, history, reasons; its files, and the pages' contents."""
+
+import csv
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from bench.grid import TradeOff
+from bench.leaderboard import RANKED, UNRANKED, Row, budget_ranks, history
+from bench.metrics.uncertainty import Sample, estimate
+from tests.tiny import DATA, HERE, RUN, bench, shrink_budget
+
+PEOPLE = Sample((20,))
+
+
+def around(value, spread=0.01, seed=0):
+    """A value with resamples about it."""
+    draws = value + spread * np.random.default_rng(seed).standard_normal(500)
+    return estimate(value, draws, PEOPLE)
+
+
+def point(name, use, leakage, withheld=()):
+    return TradeOff(name, around(use, seed=1), around(leakage, seed=2), "attacker", name, float("nan"), withheld)
+
+
+def grid(*points):
+    return SimpleNamespace(useful=points)
+
+
+def test_use_counts_within_budgets_only():
+    """0.9 of use at leakage 0.15 counts at 0.20 and 0.40; 0.5 at 0.02 counts at all four; 1.0 at 0.9 nowhere."""
+    found = budget_ranks(grid(point("half", 0.9, 0.15), point("safe", 0.5, 0.02), point("open", 1.0, 0.9)))
+    assert found == {"safe": (1, 1), "half": (2, 2), "open": (3, 3)}  # means over the budgets: 0.5, 0.45, 0
+
+
+def test_methods_that_are_within_no_budget_share_a_place():
+    assert budget_ranks(grid(point("a", 1.0, 0.9), point("b", 0.8, 0.7))) == {"a": (1, 2), "b": (1, 2)}
+
+
+def test_no_method_has_no_places():
+    assert budget_ranks(grid()) == {}
+
+
+def attack(name, leakage, date, *, threat="semi-informed", control=False):
+    """One measured row, as far as history looks at it."""
+    first = {"names": {"attacker": name}, "threat": threat, "attacker": {"provider": f"{name} 1"}}
+    record = SimpleNamespace(manifest=lambda: {"finished": date} if date else {})
+    return SimpleNamespace(first=first, records=(record,), is_control=control, normalised=SimpleNamespace(value=leakage))
+
+
+def test_history_tells_who_broke_a_method_and_when():
+    rows = [
+        attack("new", 0.9, "2026-03-01T00:00:00+00:00"),
+        attack("first", 0.3, "2026-01-01T00:00:00+00:00"),
+        attack("also-first", 0.4, "2026-01-01T09:00:00+00:00"),
+        attack("weaker", 0.2, "2026-04-01T00:00:00+00:00"),
+        attack("naive", 0.99, "2026-05-01T00:00:00+00:00", threat="ignorant"),
+        attack("room", 0.99, "2026-05-01T00:00:00+00:00", control=True),
+    ]
+    (change,) = history(rows)
+    assert (change.date, change.attacker, change.provider) == ("2026-03-01", "new", "new 1")
+    assert (change.before, change.after) == (0.4, 0.9)
+
+
+def test_records_without_a_date_count_as_the_first():
+    assert history([attack("old", 0.5, ""), attack("new", 0.4, "2026-01-01T00:00:00+00:00")]) == ()
+    assert len(history([attack("old", 0.5, ""), attack("new", 0.6, "2026-01-01T00:00:00+00:00")])) == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "high", "answer"), [(0.05, 0.09, "surely"), (0.05, 0.3, "yes"), (0.2, 0.3, "no"), (float("nan"), 0.1, "no")]
+)
+def test_a_budget_is_kept_as_measured_or_surely(value, high, answer):
+    leakage = dataclasses.replace(around(0.05), value=value, high=high)
+    spot = dataclasses.replace(point("a", 1.0, 0.05), leakage=leakage)
+    row = Row("a", "", "", RANKED, spot, None, None, None, None, (), "", ())
+    assert row.within(0.10) == answer
+    assert dataclasses.replace(row, point=None, standing=UNRANKED).within(0.40) == "no"
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory):
+    """A results folder with a small grid."""
+    results = tmp_path_factory.mktemp("board")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_budget(patch)
+        assert bench(*RUN, "--seeds", "2", results=results).exit_code == 0
+        yield results
+
+
+def test_the_terminal_shows_every_method(measured):
+    said = bench("leaderboard", results=measured)
+    assert said.exit_code == 0
+    for name in ("identity", "null", "gauss:std=0.1", "builtin", "Hypervolume"):
+        assert name in said.output
+
+
+def test_files_hold_what_the_terminal_shows(measured, tmp_path):
+    files = ["--json", str(tmp_path / "board.json"), "--csv", str(tmp_path / "board.csv")]
+    assert bench("leaderboard", *files, results=measured).exit_code == 0
+    (board,) = json.loads((tmp_path / "board.json").read_text())["boards"]
+    lines = list(csv.DictReader((tmp_path / "board.csv").open()))
+    assert [line["method"] for line in lines] == [method["anonymizer"] for method in board["methods"]]
+    assert {method["reproduced"] for method in board["methods"]} == {record_date(measured)}
+    identity = next(method for method in board["methods"] if method["anonymizer"] == "identity")
+    assert set(identity["within"]) == {"0.05", "0.10", "0.20", "0.40"}
+    piped = bench("leaderboard", "--json", "-", results=measured)
+    assert json.loads(piped.stdout)["boards"] == [board]
+
+
+def record_date(results):
+    manifest = next((results / "records").rglob("*.manifest.json"))
+    return json.loads(manifest.read_text())["finished"][:10]
+
+
+def test_filters_and_empty_folders_are_told(measured, tmp_path):
+    assert bench("leaderboard", "--dataset", "synthetic", results=measured).exit_code == 0
+    for results, filters in ((measured, ["--dataset", "utd-mhad"]), (tmp_path, [])):
+        said = bench("leaderboard", *filters, results=results)
+        assert said.exit_code == 2
+        assert "no records" in said.output
+
+
+def test_explain_says_why_a_method_is_where_it_is(measured):
+    said = bench("leaderboard", "--explain", "gauss:std=0.1", results=measured).output
+    assert "worst semi-informed attacker" in said
+    assert "budget" in said
+    record = next(p for p in (measured / "records").rglob("*.json") if not p.name.endswith(".manifest.json"))
+    assert "it counts" in bench("leaderboard", "--explain", record.stem, results=measured).output
+    wrong = bench("leaderboard", "--explain", "gaus:std=0.1", results=measured)
+    assert wrong.exit_code == 2
+    assert "did you mean gauss:std=0.1" in wrong.output
+
+
+def test_explain_says_that_a_level_is_missing(tmp_path, monkeypatch):
+    shrink_budget(monkeypatch)
+    run = ["run", "--dataset", DATA, "--anonymizer", "gauss:std=0.1", "--attacker", "bones-lda", "--threat", "ignorant"]
+    bench(*run, "--no-controls", "--no-mlflow", *HERE, results=tmp_path)
+    said = bench("leaderboard", "--explain", "gauss:std=0.1", results=tmp_path).output
+    assert "no place: only ignorant attackers met it" in said
+
+
+def test_pages_replace_earlier_ones_and_nothing_else(measured, tmp_path):
+    site = tmp_path / "site"
+    for _ in range(2):
+        assert bench("leaderboard", "--html", str(site), results=measured).exit_code == 0
+    names = {path.name for path in site.iterdir()}
+    assert {"index.html", "reading.html", "leaderboard.json", "leaderboard.csv", "method-0-identity.html"} <= names
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("years of work")
+    said = bench("leaderboard", "--html", str(other), results=measured)
+    assert said.exit_code == 2
+    assert (other / "thesis.txt").read_text() == "years of work"
+
+
+def test_strangers_names_cannot_break_out_of_a_page(measured, tmp_path):
+    from bench.report.board import load_boards
+    from bench.report.pages import write_site
+
+    (board,) = load_boards(measured, None, None, None).boards
+    evil = '</script><script>alert("x")</script><b>'
+    rows = tuple(dataclasses.replace(row, provider=evil, isolation=evil, reproduced=evil) for row in board.rows)
+    write_site([dataclasses.replace(board, rows=rows)], tmp_path / "site", measured)
+    for path in (tmp_path / "site").glob("*.html"):
+        assert "<script>alert" not in path.read_text(), path.name
+        assert "<b>" not in path.read_text(), path.name
+
+
+def test_pages_show_synthetic_people_only(measured):
+    from bench.report.board import load_boards
+    from bench.report.motion import motion_of
+
+    (board,) = load_boards(measured, None, None, None).boards
+    row = next(row for row in board.rows if row.anonymizer == "gauss:std=0.1")
+    motion = motion_of(row, measured)
+    assert "from the release that was measured" in motion.why
+    assert motion.raw.shape == motion.released.shape
+    assert 20 < np.abs(motion.raw - motion.released).std() < 200, "a decimetre of noise, in millimetres"
+    real = dict(row.rows[0].first) | {"dataset": "utd-mhad"}
+    other = SimpleNamespace(first=real, records=row.rows[0].records)
+    shown = motion_of(dataclasses.replace(row, rows=(other,)), measured)
+    assert "measured on others" in shown.why
+    learnt = dataclasses.replace(row, rows=(other,), anonymizer="adversarial")
+    assert motion_of(learnt, measured).raw is None
+    strange = dict(real) | {"anonymizer": {**real["anonymizer"], "parameters": {"submission": "abc"}}}
+    assert motion_of(dataclasses.replace(row, rows=(SimpleNamespace(first=strange),)), measured).raw is None
