@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from bench.cli.common import results_option
+from bench.files import UserError
 
 KINDS = ("anonymizers", "attackers", "backbones", "inverters", "datasets")
 
@@ -17,6 +18,26 @@ def list_plugins(kind: str | None) -> None:
 
     for name in (kind,) if kind else KINDS:
         click.echo(listing(name))
+
+
+@click.command()
+@click.argument("name", metavar="NAME|all")
+@click.option("--out", type=click.Path(file_okay=False, path_type=Path), help="Folder for `all`: a page each, and an index.")
+def card(name: str, out: Path | None) -> None:
+    """Print the model card of an anonymizer: what it does, declares and takes."""
+    from bench.registry import ANONYMIZERS, UnknownPluginError
+    from bench.report.card import card as card_of
+    from bench.report.card import write_cards
+
+    if (name == "all") != (out is not None):
+        raise click.UsageError("`bench card all` needs --out DIR, and one card has none")
+    if out:
+        click.echo(f"{write_cards(out)} cards in {out}")
+        return
+    try:
+        click.echo(card_of(ANONYMIZERS[name]), nl=False)
+    except UnknownPluginError as error:
+        raise UserError(str(error)) from error
 
 
 @click.command()

@@ -4,7 +4,7 @@ import click
 
 from bench.cli.common import FriendlyGroup
 from bench.cli.data import data
-from bench.cli.info import doctor, list_plugins
+from bench.cli.info import card, doctor, list_plugins
 from bench.cli.leaderboard import leaderboard
 from bench.cli.release import anonymize, view
 from bench.cli.run import job, plan, run, status
@@ -34,6 +34,7 @@ main.add_command(plot)
 main.add_command(ui)
 main.add_command(mlflow)
 main.add_command(list_plugins, "list")
+main.add_command(card)
 main.add_command(data)
 main.add_command(doctor)
 main.add_command(validate)

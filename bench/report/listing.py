@@ -29,7 +29,7 @@ def listing(kind: str) -> str:
             continue
         lines.append(f"  {plugin.name:<{width}}  {_summary(loaded)}{_declared(loaded)}{origin}")
         if issubclass(loaded, Parameters):
-            lines += [f"  {'':<{width}}    {_parameter(entry)}" for entry in describe_parameters(loaded)]
+            lines += [f"  {'':<{width}}    {parameter_line(entry)}" for entry in describe_parameters(loaded)]
     return "\n".join(lines) + "\n"
 
 
@@ -47,7 +47,8 @@ def _declared(plugin: type) -> str:
     return f" ({', '.join(words)})" if words else ""
 
 
-def _parameter(entry: dict[str, Any]) -> str:
+def parameter_line(entry: dict[str, Any]) -> str:
+    """A declared parameter with default, unit, range and meaning."""
     unit = f" {entry['unit']}" if entry.get("unit") else ""
     low, high = entry.get("minimum"), entry.get("maximum")
     limits = [f">= {low}" if low is not None else "", f"<= {high}" if high is not None else ""]
