@@ -101,7 +101,7 @@ def evaluate(
     level = choose_level(isolation, trust=trust) if needs_level(folder) else None
     where = make_where(options)
     renamed = {"attackers": options["attacker"], "anonymizers": options["anonymizer"], "threats": options["threat"]}
-    budget = Budget(**renamed, **{name: options[name] for name in ("dataset", "protocol", "preset", "seeds")})
+    budget = Budget(trust=trust, **renamed, **{name: options[name] for name in ("dataset", "protocol", "preset", "seeds")})
     command = " ".join(["bench", *sys.argv[1:]])
     with Display() as display:
         done = evaluate_submission(folder, level, budget, results, where, display.step, command)

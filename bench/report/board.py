@@ -15,7 +15,7 @@ from rich.table import Table
 from bench.files import UserError, atomic_file, write_json
 from bench.leaderboard import Board, board_row, boards, explain
 from bench.records import Record, newest, of_interest, records
-from bench.submission.states import off_the_board, submitted_as
+from bench.submission.states import Entry, entries, off_the_board, submitted_as
 from bench.summary import measure_all
 
 SCHEMA = 1
@@ -28,12 +28,12 @@ class Loaded:
     Args:
         boards: One for each data set, protocol, preset and code.
         older: Records that newer code measured again.
-        off: Methods and attackers of submissions that are off the board, and why.
+        entries: Submissions that were received.
     """
 
     boards: tuple[Board, ...]
     older: tuple[Record, ...]
-    off: dict[str, str]
+    entries: tuple[Entry, ...]
 
     def explain(self, name: str) -> list[str]:
         """As `bench.leaderboard.explain`.
@@ -41,9 +41,14 @@ class Loaded:
         Raises:
             UserError: if nothing of the name was measured.
         """
-        if name in self.off:
-            return [f"off the board: {self.off[name]}"]
-        return explain(self.boards, self.older, name)
+        asked = [entry for entry in self.entries if name in (entry.data["name"], entry.provider)]
+        told = [f"{e.provider}: {e.state}{f' ({e.reason})' if e.reason else ''}, {e.data['history'][-1]['date']}." for e in asked]
+        try:
+            return told + explain(self.boards, self.older, name)
+        except UserError:
+            if not told:
+                raise
+            return told  # it has no record that counts
 
 
 def load_boards(results: Path, dataset: str | None, protocol: str | None, preset: str | None) -> Loaded:
@@ -53,18 +58,14 @@ def load_boards(results: Path, dataset: str | None, protocol: str | None, preset
         UserError: if there is none.
     """
     found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
-    off, hidden, kept = off_the_board(results), {}, []
-    for record in found:
-        why = [(p["name"], off[s]) for p in (record.data["anonymizer"], record.data["attacker"]) if (s := submitted_as(p)) in off]
-        hidden |= dict(why)
-        if not why:
-            kept.append(record)
-    if not kept and not hidden:
+    off, received = off_the_board(results), tuple(entries(results))
+    kept = [r for r in found if not {submitted_as(r.data["anonymizer"]), submitted_as(r.data["attacker"])} & off.keys()]
+    if not kept and not received:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
     newer, _ = newest(kept)
     paths = {record.path for record in newer}
     older = tuple(record for record in kept if record.path not in paths)
-    return Loaded(tuple(boards(measure_all(newer, results / "measured"))), older, hidden)
+    return Loaded(tuple(boards(measure_all(newer, results / "measured"))), older, received)
 
 
 def print_boards(found: Sequence[Board], console: Console) -> None:

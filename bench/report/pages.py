@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from bench.files import UserError, atomic_folder, file_name
+from bench.files import UserError, atomic_folder, digest, file_name
 from bench.grid import BUDGETS, TradeOff, trade_off
 from bench.leaderboard import Board, Row, board_row
 from bench.measured import Measured
@@ -28,6 +28,7 @@ from bench.threat import RANKING, THREATS
 
 _MARK = "leaderboard.json"
 _ALL = "worst of all"
+_LONG = 80  # characters of a file name
 
 
 def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
@@ -67,7 +68,8 @@ def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
 
 def page(board: int, row: Row) -> str:
     """File name of a method's page."""
-    return f"method-{board}-{file_name(row.anonymizer).replace('=', '_')[:80]}.html"
+    name = file_name(row.anonymizer).replace("=", "_")
+    return f"method-{board}-{name if len(name) < _LONG else f'{name[:_LONG]}-{digest(row.anonymizer)}'}.html"
 
 
 def _asset(name: str) -> Any:

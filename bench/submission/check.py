@@ -31,8 +31,8 @@ from bench.submission.hidden import hidden_identity
 from bench.submission.isolation import Limits
 from bench.submission.manifest import Manifest, ManifestError, check_files, read_manifest
 from bench.submission.prepared import check_clips, read_scores
-from bench.submission.session import Foreign, ForeignError, close, noted, shared_session
-from bench.submission.source import Submission, SubmittedSpec
+from bench.submission.session import Foreign, ForeignError, close, noted
+from bench.submission.source import DeclaredParameter, Submission, SubmittedSpec, declared
 
 SMOKE_DATA = "synthetic:people=6,motions=3,cameras=1"
 _CROWD = "synthetic:people=12,motions=8,cameras=1"  # enough to tell whether digits name people
@@ -300,32 +300,32 @@ def _parameters(
     submission: Submission, spec: SubmittedSpec, lab: _Lab, state: Mapping[str, Tensor], first: Tensor
 ) -> list[tuple[str, str]]:
     """Every declared parameter changes the release."""
-    described = shared_session(spec.value.foreign).described
-    declared, values = described["parameters"], described["values"]
+    stated = declared(spec.value.foreign)
     problems = []
-    for one in declared:
-        other = _other_value(one, values.get(one["name"]))
+    for one in stated.parameters:
+        value = stated.values.get(one.name)
+        other = _other_value(one, value)
         if other is None:
             continue
         changed = replace(
-            spec.value, foreign=submission.foreign(spec.value.foreign.level, spec.value.foreign.limits, **{one["name"]: other})
+            spec.value, foreign=submission.foreign(spec.value.foreign.level, spec.value.foreign.limits, **{one.name: other})
         )
         with _own_session(changed) as value:
             learnt = value.fit(lab.examples()).state if value.learns else state
             if not _differ(first, _release(value, learnt, lab.clips)):
-                what = f"{one['name']}={other} releases the same clips as {one['name']}={values.get(one['name'])}"
+                what = f"{one.name}={other} releases the same clips as {one.name}={value}"
                 problems.append((what, "remove the parameter, or use it"))
     return problems
 
 
-def _other_value(declared: Mapping[str, Any], value: Any) -> Any:
+def _other_value(parameter: DeclaredParameter, value: Any) -> Any:
     """Another allowed value of a parameter; None if there is none that can be guessed."""
-    if declared.get("choices"):
-        return next((choice for choice in declared["choices"] if choice != value), None)
+    if parameter.choices:
+        return next((choice for choice in parameter.choices if choice != value), None)
     if isinstance(value, bool):
         return not value
     if isinstance(value, int | float):
-        low, high = declared.get("minimum"), declared.get("maximum")
+        low, high = parameter.minimum, parameter.maximum
         tries = [value * 2 if value else 1, value + 1, value / 2, low, high]
         kept = [type(value)(one) for one in tries if one is not None]
         inside = [v for v in kept if (low is None or v >= low) and (high is None or v <= high) and v != value]

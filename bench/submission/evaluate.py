@@ -25,7 +25,7 @@ from bench.runner import Result, run_plans
 from bench.specs import Spec, SpecError, parse_spec
 from bench.stages import FinishedStages
 from bench.submission.check import Report, check
-from bench.submission.isolation import Limits
+from bench.submission.isolation import LEVELS, Limits, choose_level
 from bench.submission.manifest import Claim, Manifest, read_manifest
 from bench.submission.session import close_all
 from bench.submission.source import Submission
@@ -59,6 +59,7 @@ class Budget:
         anonymizers: What an attacker is tried on; None for all that were measured before on the same data, or the usual ones.
         threats: Levels of knowledge.
         seeds: Number of seeds; None for the manifest's.
+        trust: Whether code of other submissions may run below the level `namespace`, if it was evaluated so.
     """
 
     dataset: str | None = None
@@ -68,6 +69,7 @@ class Budget:
     anonymizers: str | None = None
     threats: str = "all"
     seeds: int | None = None
+    trust: bool = False
 
 
 @dataclass
@@ -169,7 +171,10 @@ def measured_before(dataset: str, preset: str, results: Path, budget: Budget) ->
             entry = received.get(known_as)
             if entry is None or entry.state not in SHOWN:
                 continue
-            methods.append(Submission(entry.files, read_manifest(entry.files)).spec(entry.data.get("isolation", "")))
+            level = entry.data.get("isolation", "")
+            if level in LEVELS:
+                choose_level(level, trust=budget.trust)  # its records are of that level, and of no other
+            methods.append(Submission(entry.files, read_manifest(entry.files)).spec(level))
             continue
         try:
             methods.append(parse_spec(name, ANONYMIZERS))

@@ -150,7 +150,7 @@ class Session:
         lines = (_printable(str(line)[:200]) for line in list(answer.pop("noted", []))[:_MOST_NOTED])
         self._notes += [line for line in lines if line not in self._notes]
         if "error" in answer:
-            raise ForeignError(str(answer.get("kind", "error"))[:20], _printable(str(answer["error"])[:500]))
+            raise ForeignError(_printable(str(answer.get("kind", "error"))[:20]), _printable(str(answer["error"])[:500]))
         return answer, arrays
 
     def _watch(self) -> None:

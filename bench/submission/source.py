@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.files import UserError
 from bench.registry import ANONYMIZERS, Plugin
@@ -10,9 +12,37 @@ from bench.release import FittedAnonymizer
 from bench.specs import Spec, parse_spec
 from bench.submission.foreign import ForeignAnonymizer, ForeignAttacker
 from bench.submission.isolation import Limits
-from bench.submission.manifest import Manifest, identity
+from bench.submission.manifest import Manifest, Text, identity
 from bench.submission.prepared import SubmittedClips, SubmittedScores, SubmittedWeights
-from bench.submission.session import Foreign, shared_session
+from bench.submission.session import Foreign, ForeignError, shared_session
+
+
+class DeclaredParameter(BaseModel):
+    """A parameter of a class, as far as another value of it is to be found."""
+
+    model_config = ConfigDict(strict=True)
+
+    name: Text
+    minimum: float | None = None
+    maximum: float | None = None
+    choices: list[bool | int | float | str] = []
+
+
+class Declared(BaseModel):
+    """What a worker says of the class that it loaded; nothing of it is taken as it comes."""
+
+    model_config = ConfigDict(strict=True)
+
+    kind: Literal["anonymizer", "attacker"]
+    code_version: Annotated[int, Field(ge=0, lt=2**31)]
+    stochastic: bool = False
+    learns: bool = False
+    causal: bool = False
+    uses: list[Text] = []
+    target: Text = "subject"
+    control: bool = False
+    values: dict[Text, bool | int | float | str | None] = {}
+    parameters: list[DeclaredParameter] = []
 
 
 @dataclass(frozen=True)
@@ -101,24 +131,33 @@ class Submission:
 
     def _of_code(self, foreign: Foreign) -> tuple[Any, dict[str, Any]]:
         """The plugin for submitted code, and the values of its parameters."""
-        found = shared_session(foreign).described
+        found = declared(foreign)
         wanted = {"code": "anonymizer", "attacker": "attacker"}[self.manifest.kind]
-        if found.get("kind") != wanted:
-            raise UserError(f"kind {self.manifest.kind!r} needs an {wanted}, {foreign.target} is an {found.get('kind')}")
-        version = found.get("code_version")
-        if type(version) is not int:
-            raise UserError(f"code_version of {foreign.target} must be a whole number, got {version!r}")
-        values = {
-            str(name): value for name, value in found.get("values", {}).items() if isinstance(value, bool | int | float | str)
-        }
-        if wanted == "attacker":
-            if found.get("control"):
+        if found.kind != wanted:
+            raise UserError(f"kind {self.manifest.kind!r} needs an {wanted}, {foreign.target} is an {found.kind}")
+        values = {name: value for name, value in found.values.items() if value is not None}
+        if found.kind == "attacker":
+            if found.control:
                 raise UserError("a submitted attacker is no control")
-            return ForeignAttacker(foreign=foreign, target=str(found.get("target")), code_version=version), values
-        if found.get("uses"):
+            return ForeignAttacker(foreign=foreign, target=found.target, code_version=found.code_version), values
+        if found.uses:
             raise UserError(
-                f"{foreign.target} uses labels ({', '.join(map(str, found['uses']))}) of the clips that it releases; submitted "
-                "code gets none, or what it hides could not be told from what it was told"
+                f"{foreign.target} uses labels ({', '.join(found.uses)}) of the clips that it releases; submitted code gets "
+                "none, or what it hides could not be told from what it was told"
             )
-        flags = {name: bool(found.get(name)) for name in ("learns", "stochastic", "causal")}
-        return ForeignAnonymizer(foreign, code_version=version, **flags), values
+        flags = {"learns": found.learns, "stochastic": found.stochastic, "causal": found.causal}
+        return ForeignAnonymizer(foreign=foreign, code_version=found.code_version, **flags), values
+
+
+def declared(foreign: Foreign) -> Declared:
+    """What submitted code declares.
+
+    Raises:
+        ForeignError: if it cannot be loaded, or declares other things than a plugin does.
+    """
+    try:
+        return Declared.model_validate(shared_session(foreign).described)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ForeignError("answer", f"{foreign.target} declares {where} wrongly: {first['msg']}") from error

@@ -96,7 +96,7 @@ class Listener:
 
     def _wait(self) -> None:
         with contextlib.suppress(OSError):
-            self._socket.accept()
+            self._socket.accept()[0].close()
             self.heard.set()
 
     def __exit__(self, *exception: object) -> None:
@@ -211,6 +211,24 @@ def test_a_parameter_without_effect_is_named(tmp_path, results, namespace):
 
     seal(folder)
     assert wrong(checked(folder, results)) == {"parameters"}
+
+
+@pytest.mark.parametrize(
+    ("line", "finding", "told"),
+    [
+        ('code_version = "later"', "answer", "declares code_version wrongly"),
+        ('uses = ("subject",)', "contract", "submitted code gets none"),
+        ("learns = 3", "answer", "declares learns wrongly"),
+    ],
+)
+def test_what_a_class_declares_is_not_taken_as_it_comes(tmp_path, results, namespace, line, finding, told):
+    folder = write_method(tmp_path / "m", "return batch.clips * 0.9")
+    code = folder / "src" / "method.py"
+    code.write_text(code.read_text().replace('not."""\n', f'not."""\n\n    {line}\n'))
+    seal(folder)
+    report = checked(folder, results)
+    assert wrong(report) == {finding}
+    assert any(told in f.what for f in report.findings)
 
 
 def test_the_environment_inside_is_clean_and_the_account_has_no_rights(tmp_path, namespace, monkeypatch):

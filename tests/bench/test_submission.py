@@ -310,6 +310,13 @@ def test_a_strangers_anonymizer_and_attacker_are_evaluated_in_isolation(tmp_path
     assert {row["provider"] for row in rows if row["anonymizer"] == "acme-anonymizer"} == {
         "acme-anonymizer 0.1; acme-attacker 0.1"
     }
+    assert run("leaderboard", "--html", str(tmp_path / "pages"), results=results).exit_code == 0
+    page = (tmp_path / "pages" / "method-0-acme-anonymizer.html").read_text()
+    for what in ("By acme-anonymizer 0.1", "kept apart: namespace", "acme-attacker 0.1", "from the release that was measured"):
+        assert what in page, what
+    said = run("leaderboard", "--explain", "acme-anonymizer", results=results).output
+    assert "listed-with-flags" in said
+    assert "worst semi-informed attacker" in said
     states = run("submit", "status", results=results).output
     assert "acme-attacker 0.1" in states
     assert "namespace" in states
@@ -317,6 +324,7 @@ def test_a_strangers_anonymizer_and_attacker_are_evaluated_in_isolation(tmp_path
     assert "0 of" in again.output
     assert again.exit_code == 0
     run("submit", "status", "acme-attacker", "--withdraw", results=results)
+    assert "acme-attacker" not in run("leaderboard", "--json", "-", results=results).stdout
     assert "withdrawn" in run("submit", "status", results=results).output
 
 
@@ -343,6 +351,8 @@ def test_a_rejected_submission_says_why(tmp_path, level):
     done = run("submit", "evaluate", str(folder), "--no-mlflow", *HERE, results=tmp_path / "results")
     assert done.exit_code == 1
     assert "hostile 1: rejected (contract" in done.output
+    said = run("leaderboard", "--explain", "hostile", results=tmp_path / "results").output
+    assert "hostile 1: rejected (contract" in said
     assert "returned clips of shape" in done.output
 
 
