@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import IO, Any
 
 import numpy as np
@@ -77,7 +78,6 @@ class Worker:
 
     Args:
         value: Instance of the submitted class.
-        answers: Where its files of a training lie.
     """
 
     def __init__(self, value: Anonymizer | Attacker):
@@ -113,7 +113,8 @@ class Worker:
 
     def learn(self, asked: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict, dict]:
         clips, part = _clips(asked, tensors), _part(asked["part"], tensors, "part")
-        with _folder() as folder:
+        with TemporaryDirectory(dir="/tmp") as name:
+            folder = Path(name)
             info = self.value.fit(clips, part, _preset(asked["preset"]), folder, seed=asked["seed"])
             files = {str(path.relative_to(folder)): path for path in sorted(folder.rglob("*")) if path.is_file()}
             found = {name: _bytes(path) for name, path in files.items()}
@@ -121,23 +122,14 @@ class Worker:
 
     def score(self, asked: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict, dict]:
         clips, part = _clips(asked, tensors), _part(asked["part"], tensors, "part")
-        with _folder() as folder:
+        with TemporaryDirectory(dir="/tmp") as scratch:
+            folder = Path(scratch)
             for name in asked["files"]:
                 path = folder / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(tensors[f"file/{name}"].numpy().tobytes())
             scores = self.value.scores(clips, np.arange(len(clips)), part, _preset(asked["preset"]), folder)
         return {}, {"scores": torch.from_numpy(np.ascontiguousarray(scores, dtype=np.float32))}
-
-
-def _folder() -> Any:
-    from tempfile import TemporaryDirectory
-
-    class _Folder(TemporaryDirectory):
-        def __enter__(self) -> Path:
-            return Path(super().__enter__())
-
-    return _Folder(dir="/tmp")
 
 
 def _bytes(path: Path) -> Tensor:

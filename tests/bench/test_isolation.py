@@ -175,6 +175,12 @@ def test_with_wider_limits_the_same_memory_and_file_are_granted(tmp_path, namesp
     assert torch.equal(transform(write_method(tmp_path / "b", body("file size")), namespace, wide), CLIPS)
 
 
+def test_a_few_processes_are_granted(tmp_path, namespace):
+    """Positive control of the fork bomb: it is their number that stops it."""
+    few = "for _ in range(3):\n    if os.fork() == 0: os._exit(0)"
+    assert torch.equal(transform(write_method(tmp_path / "m", few), namespace), CLIPS)
+
+
 TOMORROW = datetime.date.today().toordinal() + 1
 MISBEHAVES = {
     "clock": ("clock", {"year": time.time() + 86400}),
