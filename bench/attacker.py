@@ -29,11 +29,13 @@ class Learner(Parameters, ABC):
         learns_representation: Whether `refit` and `fine_tune` differ from `fit`. An attacker with hand-made features has a fixed
             representation: to fit it is to refit it.
         control: Whether it is no attacker of the person but shows what is known without looking at the body.
+        first_draw_only: Whether it can speak of nothing but the first release of a random anonymizer.
         code_version: Raised whenever the same parameters and seed would give other results.
     """
 
     learns_representation: ClassVar[bool] = False
     control: ClassVar[bool] = False
+    first_draw_only: ClassVar[bool] = False
     code_version: ClassVar[int] = 1
 
     @abstractmethod

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.tree import Tree
 
 from bench.files import UserError
@@ -60,9 +61,9 @@ def explain(inventory: Inventory, record: Record) -> Tree:
 
 
 def _found_among(record: Record) -> str:
-    """The cumulative match characteristic at a few ranks."""
-    arrays = record.predictions()
-    curve = cumulative_match(arrays["attack"], arrays["label"])
+    """The cumulative match characteristic at a few ranks, of all releases together."""
+    draws = record.draws()
+    curve = cumulative_match(np.concatenate([of["attack"] for of in draws]), np.concatenate([of["label"] for of in draws]))
     return ", ".join(f"among the {k} first of {curve[k - 1]:.0%}" for k in _RANKS if k <= len(curve)) + " of the clips"
 
 

@@ -17,8 +17,6 @@ from bench.files import UserError, digest, read_json
 from bench.records import IDENTITY, Record, records
 from bench.stages import content_of
 
-_PREDICTIONS = ("attack", "action_reference", "action_raw", "action_retrained", "transfer_reference", "transfer_retrained")
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -162,12 +160,13 @@ def _record_damage(record: Record, stages: Mapping[str, Stage]) -> Iterator[str]
     except UserError as error:
         yield str(error)
         return
-    for name in _PREDICTIONS:
-        of = data["stages"][name]
-        stage = stages.get(of["key"])
-        if stage is None:
+    for name, of in data["stages"].items():
+        which, _, draw = name.partition("/")
+        stage = stages.get(of.get("key", ""))
+        if stage is None or which not in arrays:
             continue
+        expected = arrays[which] if which.endswith("_reference") else arrays[which][int(draw or 0)]
         if stage.state["content"] != of["content"]:
             yield f"{name}: it rests on another output than the one that lies there now"
-        elif not np.array_equal(np.load(stage.path / "scores.npy", allow_pickle=False), arrays[name]):
+        elif not np.array_equal(np.load(stage.path / "scores.npy", allow_pickle=False), expected):
             yield f"{name}: its predictions differ from those of the stage"

@@ -52,7 +52,7 @@ class Training:
         seed: Seed of the training.
         seen: The release in words.
         start: The raw-trained model of the same attacker that is refitted or fine-tuned; None to start from scratch.
-        learning: How it learns; of a model without `start` the same as `SCRATCH` on the clips it learns from.
+        learning: How it learns; without `start` the model is the same whether this is `RAW` or `SCRATCH`.
     """
 
     attacker: Spec | None
@@ -65,12 +65,6 @@ class Training:
     def __str__(self) -> str:
         verb = {Learning.REFIT: "refit", Learning.FINE_TUNE: "fine-tune"}.get(self.learning, "train")
         return f"{verb} {self.attacker or 'action classifier'} on {self.seen}"
-
-    @property
-    def key(self) -> tuple:
-        """Equal for equal models: what they are called and where their clips lie do not matter."""
-        who = self.attacker.digest if self.attacker else ""
-        return who, self.release.content, self.seed, self.learning, self.start and self.start.key
 
 
 @dataclass(frozen=True)
@@ -92,19 +86,24 @@ class Prediction:
     stage: Output
 
 
+def drawn(name: str, draw: int) -> str:
+    """Name in a record of a stage of the release of that number."""
+    return f"{name}/{draw}" if draw else name
+
+
 @dataclass(frozen=True)
 class Attack:
     """What an attacker says of a release, and how it came to it.
 
     Args:
-        prediction: Its scores on the released test clips.
+        predictions: Its scores on the released test clips, a prediction a draw.
         model: Who says it.
         learning: How that model was made.
         validation: How well each model that it chose among does on its own validation part; empty if there is one only.
         inverter: The model that restores clips; None without one.
     """
 
-    prediction: Prediction
+    predictions: tuple[Prediction, ...]
     model: Output
     learning: str
     validation: Mapping[str, float]
@@ -116,18 +115,19 @@ class Outcome:
     """All predictions of one job.
 
     Args:
-        attack: The attacker's scores on the released test clips.
-        action_reference: Raw-trained action classifier on raw clips.
-        action_raw: Raw-trained action classifier on released clips.
-        action_retrained: Action classifier trained on released clips, on released clips.
-        transfer_reference, transfer_retrained: The same two of the preset's classifier of another kind.
-        fidelity: (m, F) how far the released poses of the action test clips are from the raw ones (`bench.metrics.geometry`).
+        attack: (D, n, K) or (D, P) the attacker's scores on the test clips of each of D releases.
+        action_reference: (m, A) raw-trained action classifier on raw clips.
+        action_raw: (D, m, A) raw-trained action classifier on released clips.
+        action_retrained: (D, m, A) action classifier trained on the first release, on released clips.
+        transfer_reference, transfer_retrained: The same of the preset's classifier of another kind.
+        fidelity: (D, m, F) how far the released poses of the action test clips are from the raw ones (`bench.metrics.geometry`).
         training: What the attacker reported about its training.
         validation: How well each of its models does on the attacker's own validation part; empty if there is one only.
         learning: How the model that attacks was made.
         inversion: What the inverter reported about its training; empty without one.
         fitting: What the anonymizer reported about its training; empty if it learns nothing.
-        stages: Name to key, and content where it is compared, of every stage this rests on.
+        stages: Name to key, and content where it is compared, of every stage this rests on; of the second release and those
+            after it "NAME/1" and so on.
         outputs: The trained models and predictions this rests on.
     """
 

@@ -14,7 +14,7 @@ from bench.metrics.identification import normalised_leakage, reciprocal_ranks, r
 from bench.metrics.information import calibrated_information, min_entropy_leakage
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.risk import measure_risk
-from bench.metrics.uncertainty import Estimate, People, estimate, mean_of_known
+from bench.metrics.uncertainty import Estimate, People, estimate, mean_of_known, variance_components
 from bench.metrics.verification import clustered_auc, disclosure_grade, measure_linkage, roc_auc
 from bench.protocols import SUBJECT
 from bench.records import Record
@@ -48,8 +48,8 @@ COLUMNS = (
     *("group_gap", "group_gap_p", "group_most"),
     # P value of finding anything at all (bench/metrics/permutation.py).
     "p_leak",
-    # Standard deviations: between trainings, and over resamples of people.
-    *("leakage_seed_std", "leakage_people_std"),
+    # Standard deviations: between trainings, between releases to one training, and over resamples of people.
+    *("leakage_seed_std", "leakage_draw_std", "leakage_people_std"),
     # More on the action: macro F1 and top-5 of the retrained classifier, and one of another kind, retrained as well.
     *("action_raw_f1", "action_retrained_f1", "action_retrained_top5"),
     *("action_transfer", "action_transfer_low", "action_transfer_high"),
@@ -175,12 +175,12 @@ def _unknown(value: Any) -> bool:
 
 
 def measure(records: Sequence[Record]) -> Measured:
-    """Averages the seeds of one pair clip by clip and puts an interval over people on everything.
+    """Averages the seeds and draws of one pair clip by clip and puts an interval over people on everything.
 
     Args:
         records: Records that differ in their seed only.
     """
-    predictions = [record.predictions() for record in records]
+    predictions = [of for record in records for of in record.draws()]
     first, data = predictions[0], records[0].data
     action_label = first["action_label"]
     # The same resamples for every method measured on the same clips: differences between methods are paired.
@@ -190,14 +190,14 @@ def measure(records: Sequence[Record]) -> Measured:
     )
     named, plain, linked = {}, {}, {}
     if "mated" in first:
-        leakage, by_seed, linked = _linkage(predictions, data)
+        leakage, of_draws, linked = _linkage(predictions, data)
     else:
         label = first["label"]
         people, hits = people_of(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
         folds = first.get("fold", np.zeros(len(label), dtype=int))  # of models that may guess differently
         leakage = people.estimate(people.balanced_mean(hits, label, folds))
         scores = [p["attack"] for p in predictions]
-        by_seed = [people.balanced_mean(top_k(s, label, 1), label, folds)[0] for s in scores]
+        of_draws = [people.balanced_mean(top_k(s, label, 1), label, folds)[0] for s in scores]
         named = {
             "top1": people.estimate(people.mean(hits)),
             "top5": people.estimate(people.mean(_hits(predictions, "attack", label, 5))),
@@ -216,6 +216,7 @@ def measure(records: Sequence[Record]) -> Measured:
         if data["target"] == SUBJECT:
             plain |= _of_people(scores, hits, label)
             plain |= _widest_gap(hits, first["subject"], data["groups"])
+    of_seeds, of_releases = variance_components(np.reshape(of_draws, (len(records), data["draws"])))
     return Measured(
         records=tuple(records),
         leakage=leakage,
@@ -230,13 +231,14 @@ def measure(records: Sequence[Record]) -> Measured:
         spread={
             **_action_scores(predictions, action_label),
             "leakage_people_std": float(np.nanstd(leakage.draws)),
-            "leakage_seed_std": float(np.std(by_seed, ddof=1)) if len(records) > 1 else np.nan,
+            "leakage_seed_std": float(np.sqrt(of_seeds)),
+            "leakage_draw_std": float(np.sqrt(of_releases)),
         },
     )
 
 
 def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:
-    """(n,) how often, over the seeds, the right class was among the first k."""
+    """(n,) how often, over the seeds and draws, the right class was among the first k."""
     return np.mean([top_k(p[scores], labels, k) for p in predictions], axis=0)
 
 
@@ -317,7 +319,7 @@ def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray
 def _linkage(
     predictions: Sequence[Mapping[str, np.ndarray]], data: Mapping[str, Any]
 ) -> tuple[Estimate, list[float], dict[str, Any]]:
-    """AUC, the AUC of each seed, and all other numbers about pairs, averaged over the seeds.
+    """AUC, the AUC of each seed and draw, and all other numbers about pairs, averaged over these.
 
     Intervals are those of the mean of the resamples.
     """

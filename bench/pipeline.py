@@ -23,7 +23,7 @@ from bench.data import normalisation
 from bench.data.clips import ClipSet, load_rows
 from bench.data.store import ClipStore, ClipWriter
 from bench.files import digest
-from bench.jobs import Attack, Job, Outcome, Prediction, Release, Training, Unit
+from bench.jobs import Attack, Job, Outcome, Prediction, Release, Training, Unit, drawn
 from bench.metrics.geometry import fidelity
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import ACTION, LINKAGE, Part, Protocol, ProtocolError, anonymizer_part, instantiate
@@ -34,7 +34,17 @@ from bench.threat import Learning
 from bench.training import Progress
 
 # Raised whenever a stage's code would give another output for the same inputs.
-VERSIONS = {"normalise": 1, "fit": 2, "release": 1, "invert": 1, "restore": 1, "train": 4, "predict": 2, "fidelity": 1}
+VERSIONS = {
+    "normalise": 1,
+    "fit": 2,
+    "release": 1,
+    "invert": 1,
+    "restore": 1,
+    "train": 4,
+    "predict": 2,
+    "fidelity": 2,
+    "choose": 2,  # among an attacker's models: no stage of its own
+}
 NORMALISATION = "view"
 _BATCH = 64  # clips whose poses are compared at a time
 
@@ -233,6 +243,14 @@ class Bench:
         """What an anonymizer may see of clips besides their coordinates: names, set-ups and cameras, and the frame rate."""
         return {"data": self.fingerprint, "frame_rate": self.meta["frame_rate"]}
 
+    def releases(self, job: Job) -> list[Release]:
+        """The clips as the holder releases them: of a random anonymizer as often as the preset asks for."""
+        return [self.release(job.anonymizer, job.seed, f"holder/{draw}") for draw in range(self.draws(job))]
+
+    def draws(self, job: Job) -> int:
+        """How many releases the attacker is tried on."""
+        return self.preset.draws if job.anonymizer.value.stochastic and not job.attacker.value.first_draw_only else 1
+
     def own_release(self, job: Job) -> Release:
         """The clips as the attacker anonymizes them itself."""
         return self.release(job.anonymizer, job.seed, "attacker/0")
@@ -242,21 +260,21 @@ class Bench:
 
         Where the anonymizer changes nothing there is nothing to adapt to, and the raw-trained model is the only one.
         """
-        raw = Training(job.attacker, self.raw, job.seed, "raw clips")
+        raw = Training(job.attacker, self.raw, job.seed, "raw clips", learning=Learning.RAW)
         own = self.raw if job.threat.learnings == (Learning.RAW,) else self.own_release(job)
         if own.content == self.raw.content:
             return [raw]
         scratch = Training(job.attacker, own, job.seed, f"clips anonymized by {job.anonymizer}")
         if not job.attacker.value.learns_representation:
-            return [scratch]
+            return [scratch, raw] if Learning.RAW in job.threat.learnings else [scratch]
+        alone = {Learning.SCRATCH: scratch, Learning.RAW: raw}
         return [
-            scratch if learning == Learning.SCRATCH else dataclasses.replace(scratch, start=raw, learning=learning)
-            for learning in job.threat.learnings
+            alone.get(learning) or dataclasses.replace(scratch, start=raw, learning=learning) for learning in job.threat.learnings
         ]
 
     def utility_trainings(self, job: Job) -> list[Training]:
         """The raw-trained and the retrained action classifier, then the same two of another kind."""
-        holder = self.release(job.anonymizer, job.seed, "holder/0")
+        holder = self.release(job.anonymizer, job.seed, "holder/0")  # the consumer learns from one release, and meets others
         shown = ((self.raw, "raw clips"), (holder, f"clips anonymized by {job.anonymizer}"))
         return [Training(who, release, job.seed, seen) for who in (None, self._transfer) for release, seen in shown]
 
@@ -360,9 +378,9 @@ class Bench:
         return Prediction(np.load(output.path / "scores.npy", allow_pickle=False), output)
 
     @_unit
-    def invert(self, job: Job) -> tuple[Release, Output]:
-        """The holder's release as the attacker restores it, and the model that does so."""
-        own, holder, part = self.own_release(job), self.release(job.anonymizer, job.seed, "holder/0"), self.part(job.target)
+    def invert(self, job: Job) -> tuple[list[Release], Output]:
+        """The holder's releases as the attacker restores them, and the model that does so."""
+        own, part = self.own_release(job), self.part(job.target)
         inverter, name = self._inverter, f"clips anonymized by {job.anonymizer}"
 
         def fit(folder: Path) -> Mapping[str, Any]:
@@ -375,14 +393,18 @@ class Bench:
         inputs["layout"] = self._source.meta["layout"]
         fitted = self.stages.run("invert", VERSIONS["invert"], inputs, fit)
 
-        def restore(folder: Path) -> Mapping[str, Any]:
+        def restore(holder: Release, folder: Path) -> Mapping[str, Any]:
             with self._step(f"restore {name}"):
                 rows = inverter.value.restore(self.clips(holder), self.preset, fitted.path).cpu().numpy()
             np.save(folder / "frames.npy", rows)
             return {"rows": _rows_digest(rows, self.normalised.index)}
 
-        output = self.stages.run("restore", VERSIONS["restore"], {"model": fitted.key, "clips": holder.content}, restore)
-        return Release(output.path / "frames.npy", output.info["rows"]), fitted
+        restored = []
+        for holder in self.releases(job):
+            inputs = {"model": fitted.key, "clips": holder.content}
+            output = self.stages.run("restore", VERSIONS["restore"], inputs, partial(restore, holder))
+            restored.append(Release(output.path / "frames.npy", output.info["rows"]))
+        return restored, fitted
 
     @property
     def inverter(self) -> dict[str, Any]:
@@ -430,10 +452,7 @@ class Bench:
         def models(trainings: Callable[[Job], list[Training]]) -> None:
             _each([partial(self._train_after_start, training) for training in trainings(job)])
 
-        steps = [partial(models, self.attack_trainings), partial(models, self.utility_trainings)]
-        if job.threat.inverts:
-            steps.append(partial(self.probes, job))
-        _each(steps)
+        _each([partial(models, self.attack_trainings), partial(models, self.utility_trainings), partial(self.probes, job)])
 
     def _train_after_start(self, training: Training) -> None:
         """As `train`, but the model that it goes on from is a piece of work of its own, and comes first."""
@@ -441,33 +460,37 @@ class Bench:
             self.train(training.start)
         self.train(training)
 
-    def probes(self, job: Job) -> tuple[Release, Output | None]:
-        """What the attacker looks at: the holder's release, or what an inverter restores of it, and that inverter."""
-        holder = self.release(job.anonymizer, job.seed, "holder/0")
-        return self.invert(job) if job.threat.inverts and holder.content != self.raw.content else (holder, None)
+    def probes(self, job: Job) -> tuple[list[Release], Output | None]:
+        """What the attacker looks at: the holder's releases, or what an inverter restores of them, and that inverter."""
+        holder = self.releases(job)
+        changed = any(release.content != self.raw.content for release in holder)
+        return self.invert(job) if job.threat.inverts and changed else (holder, None)
 
     def attack(self, job: Job) -> Attack:
-        """Trains the attacker as its threat level has it, and has it read the holder's release."""
+        """Trains the attacker as its threat level has it, and has it read the holder's releases."""
         trained = {training.learning: self.train(training) for training in self.attack_trainings(job)}
         learning, validation = self._choose(job, trained)
         probes, inverter = self.probes(job)
         enrolled = self.raw if job.threat.enrols_raw else self.own_release(job)
-        found = self.predict(job.attacker, trained[learning], probes, enrolled=enrolled)
+        found = tuple(self.predict(job.attacker, trained[learning], release, enrolled=enrolled) for release in probes)
         return Attack(found, trained[learning], learning, validation, inverter)
 
     def evaluate(self, job: Job) -> Outcome:
         """Computes, or finds, all that one record rests on."""
         attack = self.attack(job)
         raw_model, retrained_model, *transfer = (self.train(training) for training in self.utility_trainings(job))
-        holder = self.release(job.anonymizer, job.seed, "holder/0")
-        predictions = {
-            "attack": attack.prediction,
-            "action_reference": self.predict(None, raw_model, self.raw),
-            "action_raw": self.predict(None, raw_model, holder),
-            "action_retrained": self.predict(None, retrained_model, holder),
-            "transfer_reference": self.predict(self._transfer, transfer[0], self.raw),
-            "transfer_retrained": self.predict(self._transfer, transfer[1], holder),
+        holder = self.releases(job)
+        of_draws = {
+            "attack": attack.predictions,
+            "action_raw": [self.predict(None, raw_model, release) for release in holder],
+            "action_retrained": [self.predict(None, retrained_model, release) for release in holder],
+            "transfer_retrained": [self.predict(self._transfer, transfer[1], release) for release in holder],
         }
+        references = {
+            "action_reference": self.predict(None, raw_model, self.raw),
+            "transfer_reference": self.predict(self._transfer, transfer[0], self.raw),
+        }
+        predictions = {drawn(name, draw): found for name, each in of_draws.items() for draw, found in enumerate(each)} | references
         fitted = self.fit(job.anonymizer, job.seed)
         models = {
             "fit": fitted,
@@ -479,15 +502,16 @@ class Bench:
             "utility_transfer_retrained": transfer[1],
         }
         return Outcome(
-            **{which: prediction.scores for which, prediction in predictions.items()},
-            fidelity=self.fidelity(holder),
+            **{name: np.stack([found.scores for found in each]) for name, each in of_draws.items()},
+            **{name: found.scores for name, found in references.items()},
+            fidelity=np.stack([self.fidelity(release) for release in holder]),
             training=attack.model.info,
             validation=attack.validation,
             learning=attack.learning,
             inversion=attack.inverter.info if attack.inverter else {},
             fitting=fitted.info,
             stages={
-                "release": {"content": holder.content},
+                **{drawn("release", draw): {"content": release.content} for draw, release in enumerate(holder)},
                 **{which: {"key": output.key} for which, output in models.items()},
                 **{which: {"key": p.stage.key, "content": p.stage.content} for which, p in predictions.items()},
             },

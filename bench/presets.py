@@ -89,6 +89,8 @@ class Preset:
         attack: How neural attackers are trained.
         utility: How action classifiers are trained.
         seeds: Seeds that are run unless the user asks for another number.
+        draws: Releases of a random anonymizer that are attacked with each seed, each with fresh randomness (methods.md section
+            2.3, rule 3); models are trained once for all of them.
     """
 
     name: str
@@ -99,6 +101,7 @@ class Preset:
     attack: TrainingConfig
     utility: TrainingConfig
     seeds: int
+    draws: int = 3
 
     def describe(self) -> dict[str, Any]:
         return asdict(self)

@@ -24,13 +24,14 @@ import numpy as np
 import torch
 
 from bench.files import UserError, atomic_file, digest, file_name, package_version, read_json, write_json
-from bench.jobs import Job, Outcome
+from bench.jobs import Job, Outcome, drawn
 from bench.pairs import REGIMES
 from bench.pipeline import VERSIONS, Bench
 from bench.protocols import ACTION, ATTRIBUTES, MEASURED_TARGETS, Part, fold_of
 from bench.specs import Spec
 
-SCHEMA = 4
+SCHEMA = 5
+_OF_DRAWS = ("attack", "action_raw", "action_retrained", "transfer_retrained", "fidelity")
 _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
 
 
@@ -56,12 +57,13 @@ class Record:
     def predictions(self) -> dict[str, np.ndarray]:
         """Arrays of the `.npz`.
 
-        `clip`, `label`, `subject`, `performance` (n,) and `attack` (n, K) for the target's test clips; for linkage instead
-        `enrolled`, `probe`, `enrolled_subject`, `probe_subject`, `mated`, `regime` (an index into the record's `regimes`) and
-        `attack`, all (P,).
+        `clip`, `label`, `subject`, `performance` (n,) and `attack` (D, n, K) for the target's test clips; for linkage instead
+        `enrolled`, `probe`, `enrolled_subject`, `probe_subject`, `mated`, `regime` (an index into the record's `regimes`), all
+        (P,), and `attack` (D, P).
         Of pooled folds also `fold` (n,): whose model was asked.
-        `action_clip`, `action_label`, `action_subject` (m,), `action_reference`, `action_raw`, `action_retrained`,
-        `transfer_reference` and `transfer_retrained` (m, A) and `fidelity` (m, F) for the action test clips.
+        `action_clip`, `action_label`, `action_subject` (m,), `action_reference` and `transfer_reference` (m, A), `action_raw`,
+        `action_retrained` and `transfer_retrained` (D, m, A) and `fidelity` (D, m, F) for the action test clips.
+        The first axis of length D counts the releases that were attacked.
 
         Raises:
             UserError: if the file is damaged.
@@ -72,6 +74,14 @@ class Record:
                 return dict(arrays)
         except (OSError, ValueError, EOFError, zlib.error, zipfile.BadZipFile) as error:
             raise UserError(f"{path} is damaged ({error}); remove it, and `bench run` measures it again") from error
+
+    def draws(self) -> list[dict[str, np.ndarray]]:
+        """The arrays of `predictions` for each release by itself: without the axis that counts them."""
+        arrays = self.predictions()
+        return [
+            {name: array[draw] if name in _OF_DRAWS else array for name, array in arrays.items()}
+            for draw in range(self.data["draws"])
+        ]
 
     def manifest(self) -> dict[str, Any]:
         return read_json(self.path.with_name(f"{self.path.stem}.manifest.json"))
@@ -84,7 +94,7 @@ class Record:
     @property
     def releases(self) -> tuple[str, ...]:
         """Digests of the clips that were released."""
-        return (self.data["stages"]["release"]["content"],)
+        return tuple(self.data["stages"][drawn("release", draw)]["content"] for draw in range(self.data["draws"]))
 
     @property
     def trainings(self) -> tuple[Mapping[str, Any], ...]:
@@ -109,7 +119,7 @@ class PooledRecord(Record):
 
     def predictions(self) -> dict[str, np.ndarray]:
         arrays = [fold.predictions() for fold in self.folds]
-        found = {name: np.concatenate([of_fold[name] for of_fold in arrays]) for name in arrays[0]}
+        found = {name: np.concatenate([of_fold[name] for of_fold in arrays], axis=int(name in _OF_DRAWS)) for name in arrays[0]}
         return {**found, "fold": np.repeat(np.arange(len(arrays)), [len(of_fold["label"]) for of_fold in arrays])}
 
     def manifest(self) -> dict[str, Any]:
@@ -244,7 +254,7 @@ def make_record(folder: Path, bench: Bench, job: Job) -> Record:
         **({} if part.pairs else {"prior_top5": part.prior_top5}),
         "action_chance": action.chance,
         "groups": _groups(bench, part),
-        "draws": 1,
+        "draws": len(outcome.attack),
         **({"test_pairs": len(part.pairs), "regimes": list(REGIMES)} if part.pairs else {}),
         "test_clips": len(part.test),
         "test_people": len(np.unique(part.subjects[part.test])),

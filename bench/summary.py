@@ -73,7 +73,7 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     if measured.is_control:
         return ()
     flags = []
-    if data["stochastic"] and len(measured.records) == 1:
+    if data["stochastic"] and len(measured.records) * data["draws"] == 1:
         flags.append("single-draw")
     splits = data["protocol"]["splits"]
     if splits.get(data["target"], {}).get("shares"):  # what is measured from the body is split by people

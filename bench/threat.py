@@ -51,8 +51,8 @@ THREATS = {
         ),
         Threat(
             "semi-informed",
-            "learns from clips that it anonymizes itself, from scratch and by fine-tuning; the better one attacks",
-            (Learning.SCRATCH, Learning.FINE_TUNE),
+            "learns from clips that it anonymizes itself, from scratch and by fine-tuning, and from raw ones; the best one attacks",
+            (Learning.SCRATCH, Learning.FINE_TUNE, Learning.RAW),  # it knows all that an ignorant attacker knows, and more
             ranks=True,
         ),
         Threat(

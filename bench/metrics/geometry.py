@@ -10,11 +10,12 @@ from torch import Tensor
 from bench.data.clips import presence
 from bench.skeleton import Layout
 
-MEASURES = ("mpjpe", "bone_error", "bone_spread", "velocity_error", "acceleration_error", "jerk_ratio")
+MEASURES = ("mpjpe", "bone_error", "bone_spread", "velocity_error", "acceleration_error", "jerk_ratio", "foot_skate")
+_STANDS = 0.2  # m/s: a raw ankle that is slower stands
 
 
 def fidelity(raw: Tensor, released: Tensor, layout: Layout, frame_rate: float) -> Tensor:
-    """(N, 6) float64, in the order of `MEASURES`:
+    """(N, 7) float64, in the order of `MEASURES`:
 
     mpjpe: Mean distance of the joints, both clips moved so that the tree's root is at the origin; metres (mean per-joint position
         error: Ionescu et al., TPAMI 2014).
@@ -24,6 +25,9 @@ def fidelity(raw: Tensor, released: Tensor, layout: Layout, frame_rate: float) -
     velocity_error, acceleration_error: Mean length of the difference of the joints' velocities (m/s) and accelerations (m/s²),
         by differences of neighbouring frames, without moving the root.
     jerk_ratio: Mean length of the released joints' third differences over that of the raw ones'; 1 is as smooth, above 1 shakes.
+    foot_skate: Mean speed of the released ankles in the frames in which the raw ankle stands, less that of the raw one there;
+        m/s. Feet that slide over the floor on which they stand are what people see first in retargeted motion (Villegas et al.,
+        "Contact-aware retargeting of skinned motion", ICCV 2021). An ankle stands where its raw speed is below 0.2 m/s.
 
     Args:
         raw, released: (N, 3, T, V, M), metres; absent bodies and frames past a clip's end are zero.
@@ -40,10 +44,20 @@ def fidelity(raw: Tensor, released: Tensor, layout: Layout, frame_rate: float) -
     for order in (1, 2, 3):
         differences = [(d[:, :, 1:] - d[:, :, :-1]) * frame_rate for d in differences]
         valid = valid[:, :, 1:] & valid[:, :, :-1]
+        if order == 1:
+            skate = _skate(*differences, valid, layout)
         if order < 3:
             found.append(_mean((differences[1] - differences[0]).norm(dim=4).mean(dim=3), valid))
     before, after = (_mean(d.norm(dim=4).mean(dim=3), valid) for d in differences)
-    return torch.stack([*found, torch.where(before > 0, after / before, torch.nan)], dim=1)
+    return torch.stack([*found, torch.where(before > 0, after / before, torch.nan), skate], dim=1)
+
+
+def _skate(raw: Tensor, released: Tensor, where: Tensor, layout: Layout) -> Tensor:
+    """(N,) how much faster ankles move while the raw ones stand, from velocities (N, M, T, V, 3)."""
+    ankles = [place for place, joint in enumerate(layout.joints) if joint.endswith("ankle")]
+    before, after = (velocity[:, :, :, ankles].norm(dim=4) for velocity in (raw, released))  # (N, M, T, 2)
+    stands = (before < _STANDS) & where[..., None]
+    return torch.where(stands, after - before, 0.0).sum(dim=(1, 2, 3)) / stands.sum(dim=(1, 2, 3))
 
 
 def _rooted(clips: Tensor, layout: Layout) -> Tensor:

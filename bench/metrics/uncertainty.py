@@ -198,3 +198,24 @@ def mean_of_known(values: np.ndarray) -> np.ndarray:
     known = np.isfinite(values)
     total, count = np.where(known, values, 0).sum(axis=-1), known.sum(axis=-1)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def variance_components(values: np.ndarray) -> tuple[float, float]:
+    """Variances of a number between seeds, and between draws with the same seed: (between, within).
+
+    values[i, j] = mean + seed_i + draw_ij, estimated by the analysis of variance of one random factor (Searle, Casella, McCulloch,
+    "Variance Components", 1992, section 3.6): within = mean over i of var_j(values[i, j]); between = var_i(mean_j(values[i, j]))
+    less within / D, and never below 0. In the number's own unit, squared.
+
+    Args:
+        values: (S, D), a row a seed.
+
+    Returns:
+        Both; not a number where there is one seed, or one draw. With one draw, `between` holds what draws add.
+    """
+    seeds, draws = values.shape
+    within = float(values.var(axis=1, ddof=1).mean()) if draws > 1 else np.nan
+    if seeds == 1:
+        return np.nan, within
+    between = float(values.mean(axis=1).var(ddof=1))
+    return (max(between - within / draws, 0.0) if draws > 1 else between), within

@@ -111,6 +111,7 @@ class SubmittedScores(Attacker):
     file: str = field(default="")
     target: str = "subject"
     code_version: int = 1
+    first_draw_only = True
 
     def __post_init__(self) -> None:
         """The file is checked when it is read."""
