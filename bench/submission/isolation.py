@@ -238,13 +238,13 @@ def _bubblewrap(submission: Path, limits: Limits) -> tuple[str, ...]:
             command += ["--symlink", os.readlink(path), path]
         elif Path(path).exists():
             command += ["--ro-bind", path, path]
+    command += ["--proc", "/proc", "--dev", "/dev"]
+    for scratch in ("/tmp", "/dev/shm"):  # before Python's folders, which may lie below
+        command += ["--size", str(int(limits.file_mb * 2**20)), "--tmpfs", scratch]
     for path in _python_folders():
         command += ["--ro-bind", str(path), str(path)]
     for package in _PACKAGES:  # the packages alone: beside them may lie results, with labels
         command += ["--ro-bind", str(_root().parent / package), f"{_HOUSE}/{package}"]
-    command += ["--proc", "/proc", "--dev", "/dev"]
-    for scratch in ("/tmp", "/dev/shm"):
-        command += ["--size", str(int(limits.file_mb * 2**20)), "--tmpfs", scratch]
     command += ["--size", str(2**20), "--tmpfs", "/home/user", "--ro-bind", str(submission), MOUNT, "--chdir", "/tmp"]
     command += ["--remount-ro", "/dev", "--remount-ro", "/"]  # or files there would take memory without bounds
     for name, value in {**_environment(_HOUSE), "HOME": "/home/user"}.items():

@@ -4,7 +4,7 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
 from bench.metrics.identification import normalised_leakage, retention, top_k
 from bench.metrics.tradeoff import hypervolume, pareto_set
-from bench.metrics.uncertainty import MANY, People, estimate
+from bench.metrics.uncertainty import MANY, People, estimate, variance_components
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -114,3 +114,22 @@ def test_a_guess_that_differs_from_fold_to_fold_is_no_success():
         people.balanced_mean((guess == labels).astype(float), labels, np.zeros(27, dtype=int)),
         people.balanced_mean((guess == labels).astype(float), labels),
     )
+
+
+def test_variance_components_are_those_of_the_analysis_of_variance():
+    """Mean squares by scipy's F statistic, and the truth of a simulation."""
+    from scipy.stats import f_oneway
+
+    rng = np.random.default_rng(0)
+    values = 5 + 0.3 * rng.normal(size=(4000, 1)) + 0.2 * rng.normal(size=(4000, 3))
+    between, within = variance_components(values)
+    assert (between, within) == pytest.approx((0.09, 0.04), rel=0.05)
+    few = values[:5]
+    between, within = variance_components(few)
+    assert 1 + 3 * between / within == pytest.approx(f_oneway(*few).statistic)
+
+
+def test_variance_components_where_one_of_them_cannot_be_told():
+    assert variance_components(np.array([[1.0], [2.0], [3.0]])) == pytest.approx((1.0, np.nan), nan_ok=True)
+    assert variance_components(np.array([[1.0, 3.0]])) == pytest.approx((np.nan, 2.0), nan_ok=True)
+    assert variance_components(np.array([[0.0, 2.0], [2.0, 0.0]])) == (0.0, 2.0)  # never below 0

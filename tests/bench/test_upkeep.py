@@ -65,7 +65,7 @@ def test_a_plan_knows_what_is_there_and_how_long_the_rest_took_before(copied):
     before = record_bytes(copied)
     more = bench("plan", *WHAT, "--anonymizer", "identity,null,gauss:std=0.1,gauss:std=0.2", results=copied).stdout
     assert planned(more)["record", "bones-lda"] == (8, 6, 2)
-    assert planned(more)["release", "gauss"] == (2, 0, 2)
+    assert planned(more)["release", "gauss"] == (4, 0, 4)  # the attacker's, and three of the holder
     assert "nothing is known" not in more
     assert record_bytes(copied) == before
 
@@ -169,7 +169,7 @@ def _cut_predictions(results):
 def _change_predictions(results):
     record = next(records(results / "records"))
     arrays = record.predictions()
-    np.savez(record.path.with_suffix(".npz"), **{**arrays, "attack": arrays["attack"][::-1]})
+    np.savez(record.path.with_suffix(".npz"), **{**arrays, "attack": 1 - arrays["attack"]})
     return record.path
 
 
@@ -247,7 +247,7 @@ def test_a_number_is_explained_down_to_the_clips(measured):
     assert normalised.parent.name in told.stdout
     assert "not on this disk" not in told.stdout
     arrays = record.predictions()
-    assert f"among the 1 first of {np.mean(arrays['attack'].argmax(1) == arrays['label']):.0%}, " in told.stdout
+    assert f"among the 1 first of {np.mean(arrays['attack'].argmax(2) == arrays['label']):.0%}, " in told.stdout
     assert "among the 3 first of" in told.stdout
     assert "no record begins with 'zz'" in bench("explain", "zz", results=measured).output
     assert "records begin with ''; give more of it" in bench("explain", "", results=measured).output
