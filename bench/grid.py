@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from bench.measured import Measured
 from bench.metrics.comparison import rank_groups
 from bench.metrics.tradeoff import hypervolume, pareto_set
-from bench.metrics.uncertainty import LEVEL, Estimate, estimate
+from bench.metrics.uncertainty import Estimate, estimate, largest_of
 from bench.summary import FLAGS, NUISANCE, SHUFFLED, WITHHOLDING, beats_chance, is_weak, surely_beats_chance
 from bench.threat import RANKING
 
@@ -57,7 +57,7 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
             withheld = _withheld(name, worst, panel, measured)
-            leakage = _of_the_worst(worst, panel)
+            leakage = largest_of([m.normalised for m in panel], panel.index(worst))
             points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld))
     return points
 
@@ -74,19 +74,6 @@ def _withheld(name: str, worst: Measured, panel: Sequence[Measured], measured: S
     if any(m.first["names"]["attacker"] in misled and m.normalised.value > worst.normalised.value for m in frozen):
         found.add(_FROZEN)
     return tuple(flag for flag in FLAGS if flag in found)
-
-
-def _of_the_worst(worst: Measured, panel: Sequence[Measured]) -> Estimate:
-    """Leakage of the worst attacker, with an interval for the largest of several.
-
-    That one was chosen because it did best, and so did better than it would elsewhere: its own interval lies too high. The lower
-    end is therefore the largest of those that all attackers keep together (Bonferroni); the upper end is the largest of any.
-    """
-    count = len(panel)
-    together = [estimate(m.normalised.value, m.normalised.draws, m.normalised.sample, 1 - (1 - LEVEL) / count) for m in panel]
-    ends = [(one.low, m.normalised.high) for one, m in zip(together, panel, strict=True) if np.isfinite(one.low)]
-    low, high = map(max, zip(*ends, strict=True)) if ends else (math.nan, math.nan)
-    return replace(worst.normalised, low=low, high=high)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ clips; every statistic here is a function of how often each person was drawn, so
 products.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import norm, t
@@ -112,6 +113,23 @@ def estimate(value: float, draws: np.ndarray, sample: Sample, level: float = LEV
     tail = sample.tail(level)
     low, high = np.quantile(usable, [tail, 1 - tail])
     return Estimate(float(value), float(low), float(high), draws, sample)
+
+
+def largest_of(estimates: Sequence[Estimate], place: int) -> Estimate:
+    """The estimate at `place`, which was chosen because it is the largest, with an interval for the largest of several.
+
+    It did best here, and so better than it would elsewhere: its own interval lies too high. The lower end is therefore the
+    largest of those that all keep together (Bonferroni, Dunn, JASA 56, 1961); the upper end is the largest of any.
+
+    Args:
+        estimates: All among which it was chosen, in one unit.
+        place: Index of the chosen one.
+    """
+    level = 1 - (1 - LEVEL) / len(estimates)
+    together = [estimate(one.value, one.draws, one.sample, level) for one in estimates]
+    ends = [(strict.low, one.high) for strict, one in zip(together, estimates, strict=True) if np.isfinite(strict.low)]
+    low, high = map(max, zip(*ends, strict=True)) if ends else (np.nan, np.nan)
+    return replace(estimates[place], low=low, high=high)
 
 
 @dataclass(frozen=True)

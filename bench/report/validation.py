@@ -52,9 +52,12 @@ def _page(studies: Sequence[Study], how: str) -> str:
 
 
 def _figure(studies: Sequence[Study]) -> Figure:
-    figure = Figure(figsize=(13, 8), layout="constrained", dpi=110)
-    draw = {"a": _alarms, "b": _coverage, "c": _dials, "d": _channels, "e": _strength, "f": _pitfalls}
-    for axes, study in zip(figure.subplots(2, 3).flat, studies, strict=False):
+    figure = Figure(figsize=(17, 8), layout="constrained", dpi=110)
+    draw = {"a": _alarms, "b": _coverage, "c": _dials, "d": _channels, "e": _strength, "f": _pitfalls, "g": _worst}
+    places = list(figure.subplots(2, 4).flat)
+    for axes in places[len(studies) :]:
+        axes.set_axis_off()
+    for axes, study in zip(places, studies, strict=False):
         draw[study.name[0]](axes, study)
         axes.set_title(f"{study.name}{'' if study.holds else ': DOES NOT HOLD'}", loc="left", fontsize=10)
         axes.grid(alpha=0.25)
@@ -84,7 +87,7 @@ def _coverage(axes: Axes, study: Study) -> None:
 
 
 def _curves(axes: Axes, study: Study, by: str, along: str) -> None:
-    for colour, name in zip((_OURS, _OTHER), dict.fromkeys(row[by] for row in study.rows), strict=False):
+    for colour, name in zip((_OURS, _OTHER, _THIRD), dict.fromkeys(row[by] for row in study.rows), strict=False):
         rows = [row for row in study.rows if row[by] == name]
         at = sorted({row[along] for row in rows})
         axes.plot([row[along] for row in rows], [row["leakage"] for row in rows], "o", color=colour, alpha=0.35, markersize=4)
@@ -111,6 +114,16 @@ def _bars(axes: Axes, names: Sequence[str], values: Sequence[Sequence[float]], c
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.axvline(chance, color="#888888", linestyle=":", label="chance")
     axes.set(xlim=(-0.02, 1.02), xlabel="leakage")
+    axes.legend(fontsize=7)
+
+
+def _worst(axes: Axes, study: Study) -> None:
+    names = [f"{row['people']} people, {row['attackers']} {row['attackers_are']}" for row in study.rows]
+    axes.plot([row["above"] for row in study.rows], range(len(names)), "o", color=_OURS, label="for the largest of several")
+    axes.plot([row["own_above"] for row in study.rows], range(len(names)), "x", color=_OTHER, label="the chosen attacker's own")
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.axvline(0.025, color=_OTHER, linestyle="--")
+    axes.set(xlabel="share of intervals above the truth (0.025 at most)", xlim=(-0.005, None))
     axes.legend(fontsize=7)
 
 

@@ -48,7 +48,7 @@ def synthetic(protocol: Protocol | None = None, **dials: Any) -> Iterator[Bench]
 def attack(bench: Bench, attacker: str, *, anonymizer: str = "identity", threat: str = RANKING, seed: int = 0) -> np.ndarray:
     """Scores (n, K) of an attacker on the released test clips."""
     job = Job(parse_spec(anonymizer, ANONYMIZERS), parse_spec(attacker, ATTACKERS), THREATS[threat], seed)
-    return bench.attack(job).prediction.scores
+    return bench.attack(job).predictions[0].scores
 
 
 def leakage(bench: Bench, attacker: str, **how: Any) -> Estimate:

@@ -10,7 +10,7 @@ from bench.metrics.uncertainty import People, estimate
 from bench.report.validation import write_report
 from bench.validation import studies
 from bench.validation.instrument import leakage, synthetic, taught
-from bench.validation.studies import Claim, Crew, Study, channels, coverage, pitfalls
+from bench.validation.studies import Claim, Crew, Study, channels, coverage, pitfalls, worst_attackers
 
 HERE = Crew(None, lambda done, total: None)
 
@@ -29,6 +29,13 @@ def test_intervals_that_take_clips_for_independent_are_found_out(monkeypatch):
 
     monkeypatch.setattr(People, "estimate", too_narrow)
     assert held(coverage(150, HERE))[:3] == [False, False, False]
+
+
+def test_an_interval_of_the_attacker_that_did_best_is_found_out(monkeypatch):
+    monkeypatch.setattr(studies, "_PANELS", [(12, 8, True), (12, 3, False)])
+    assert all(held(worst_attackers(150, HERE)))
+    monkeypatch.setattr(studies, "largest_of", lambda found, place: found[place])
+    assert held(worst_attackers(150, HERE))[-1] is False
 
 
 def test_an_instrument_that_sees_leaks_everywhere_is_found_out(monkeypatch):
@@ -75,6 +82,9 @@ def report(folder, holds):
         "e": [{"attacker": "x", "share": v, "seed": 0, "leakage": v, "low": 0, "high": 1} for v in (0.1, 1.0)],
         "f": [{"pitfall": "p", "measured": "m", "seed": 0, "leakage": 0.5, "low": 0, "high": 1, "chance": 0.1}],
     }
+    rows["g"] = [
+        {"people": 8, "attackers": 4, "attackers_are": "unequal", "sets": 9, "coverage": 0.95, "above": 0.01, "own_above": 0.1}
+    ]
     made = [Study(f"{name}. Title", "Question?", found, [Claim("a claim", holds)]) for name, found in rows.items()]
     return made, write_report(made, folder, "bench validate")
 
@@ -83,7 +93,7 @@ def report(folder, holds):
 def test_the_report_says_what_holds(tmp_path, holds):
     made, page = report(tmp_path, holds)
     text = page.read_text()
-    assert text.count(f"| a claim | {'yes' if holds else '**no**'} |") == 6
+    assert text.count(f"| a claim | {'yes' if holds else '**no**'} |") == 7
     assert (tmp_path / "validation.png").stat().st_size > 10_000
     for study in made:
         with (tmp_path / f"{study.name[0]}.csv").open() as file:
@@ -96,7 +106,7 @@ def test_the_command_fails_if_a_claim_does(tmp_path, monkeypatch, holds):
     monkeypatch.setattr(studies, "all_studies", lambda **how: iter(made))
     outcome = CliRunner().invoke(main, ["validate", "--quick", "--out", str(tmp_path / "out"), "--results", str(tmp_path)])
     assert outcome.exit_code == (0 if holds else 1)
-    assert f"{6 if holds else 0} of 6 claims hold" in outcome.output
+    assert f"{7 if holds else 0} of 7 claims hold" in outcome.output
     assert ("FAILS" in outcome.output) == (not holds)
     assert (tmp_path / "out" / "README.md").exists()
 
