@@ -51,7 +51,7 @@ THREATS = {
         ),
         Threat(
             "semi-informed",
-            "learns from clips that it anonymizes itself, from scratch and by fine-tuning, and from raw ones; the best one attacks",
+            "learns from clips that it anonymizes itself, from scratch and by fine-tuning, and from raw ones; the best attacks",
             (Learning.SCRATCH, Learning.FINE_TUNE, Learning.RAW),  # it knows all that an ignorant attacker knows, and more
             ranks=True,
         ),

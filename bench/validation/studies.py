@@ -336,8 +336,8 @@ _PANELS = [(people, attackers, equal) for people in (8, 20, 40) for attackers in
 
 
 def _worst(item: tuple[tuple[int, int, bool], int]) -> tuple[bool, bool, bool]:
-    """Whether the interval of the worst attacker of one made-up panel holds the largest truth, lies above it, and whether that
-    attacker's own interval lies above its own truth."""
+    """Of a made-up panel: whether the interval of the worst attacker holds the largest truth, whether it lies above it, and
+    whether that attacker's own interval lies above its own truth."""
     (count, attackers, equal), seed = item
     rng = np.random.default_rng([seed, count, attackers, equal])
     truths = np.full(attackers, 0.4) if equal else np.linspace(0.2, 0.5, attackers)
@@ -357,8 +357,8 @@ def worst_attackers(count: int, crew: Crew) -> Study:
     """(g) How often the interval of the worst of several attackers holds the truth."""
     study = Study(
         "g. The worst attacker",
-        "The attacker that ranks a method was chosen because it did best: of made-up panels, how often does its interval hold the "
-        "largest truth, and how often does it claim more? Beside it, how often the chosen attacker's own interval does.",
+        "The attacker that ranks a method was chosen because it did best: of made-up panels, how often does its interval hold "
+        "the largest truth, and how often does it claim more? Beside it, how often the chosen attacker's own interval does.",
     )
     items = [(case, seed) for case in _PANELS for seed in range(count)]
     everything = np.array(crew.each(_worst, items, chunk=20)).reshape(len(_PANELS), count, 3)

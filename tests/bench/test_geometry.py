@@ -67,7 +67,7 @@ def test_noise_shakes_and_stretches_bones_by_turns():
 
 
 def test_feet_skate_where_the_raw_ones_stand():
-    """One of two ankles stands for ten of twenty steps and is released sliding at 1 m/s; what moves in the raw clip does not count."""
+    """One ankle stands for half the time and is released sliding at 1 m/s; what moves in the raw clip does not count."""
     raw = torch.zeros(1, 3, 21, 25, 1, dtype=torch.float64)
     raw[:, 1] = torch.arange(25.0)[:, None] + 1
     left, right = NTU.index("left ankle"), NTU.index("right ankle")
