@@ -14,6 +14,7 @@ from bench.metrics.identification import normalised_leakage, reciprocal_ranks, r
 from bench.metrics.information import calibrated_information, min_entropy_leakage
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.risk import measure_risk
+from bench.metrics.sets import set_scores
 from bench.metrics.uncertainty import Estimate, People, estimate, mean_of_known, variance_components
 from bench.metrics.verification import clustered_auc, disclosure_grade, measure_linkage, roc_auc
 from bench.protocols import SUBJECT
@@ -27,7 +28,9 @@ _TIE = 1e-12
 LINKAGE_COLUMNS = (
     *("test_pairs", "regime", "eer", "eer_low", "eer_high", "tar_far_01", "tar_far_001", "linkability", "maximal_linkability"),
     *("min_cllr", "disclosure", "worst_disclosure", "disclosure_grade", "auc_cross_action", "auc_same_action", "auc_cross_setup"),
+    *("auc_of_5_pairs", "auc_of_10_pairs"),
 )
+_SETS = (5, 10)  # pairs of clips, or clips, that are put together
 # One row format for table, CSV, JSON, MLflow and leaderboard (design section 4); later versions only add.
 COLUMNS = (
     *("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "seeds", "draws", "metric"),
@@ -310,7 +313,7 @@ def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray
     """How re-identification spreads over people, and what several clips of each give."""
     risk = measure_risk(hits, label)
     found = {"worst_person": risk.worst, "p95_person": risk.p95, "exposed_people": risk.exposed, "gini": risk.gini}
-    for size in (5, 10):
+    for size in _SETS:
         voted = [vote(s, label, size, np.random.default_rng(0)) for s in scores]
         found[f"top1_of_{size}_clips"] = float(np.mean([top_k(s, of, 1).mean() if len(of) else np.nan for s, of in voted]))
     return found
@@ -334,6 +337,10 @@ def _linkage(
         by_regime[f"auc_{data['regimes'][regime].replace('-', '_')}"] = float(np.mean(aucs))
         if regime == there[0]:
             found = [measure_linkage(p["attack"][of], mated, *people, np.random.default_rng(seed)) for p in predictions]
+            for size in _SETS:
+                sets = [set_scores(p["attack"][of], *people, size, np.random.default_rng(seed)) for p in predictions]
+                known = [roc_auc(s[m], s[~m]) for s, m in sets if m.any() and not m.all()]
+                by_regime[f"auc_of_{size}_pairs"] = float(np.mean(known)) if known else np.nan
 
     def mean(name: str) -> Any:
         values = [getattr(one, name) for one in found]
