@@ -35,14 +35,15 @@ def find_record(inventory: Inventory, name: str) -> Record:
 
 def explain(inventory: Inventory, record: Record) -> Tree:
     """The record and all stages below it."""
-    data, row = record.data, measure([record]).row()
+    data, measured = record.data, measure([record])
+    leakage = measured.leakage
     names = data["names"]
     tree = Tree(f"record {data['key']}: {names['anonymizer']} x {names['attacker']}, {data['threat']}, seed {data['seed']}")
     tree.add(f"data {data['dataset']} (fingerprint {data['data']})")
     tree.add(f"protocol {data['protocol']['name']}, preset {data['preset']['name']}")
     count = f"{data['test_pairs']} pairs" if "test_pairs" in data else f"{data['test_clips']} test clips"
     tree.add(
-        f"{row['metric']} of {data['target']}: {row['leakage']:.4f} [{row['leakage_low']:.4f}, {row['leakage_high']:.4f}], "
+        f"{measured.metric} of {data['target']}: {leakage.value:.4f} [{leakage.low:.4f}, {leakage.high:.4f}], "
         f"of {count} of {data['test_people']} people; chance {data['chance']:.4f}, prior {data['prior']:.4f}"
     )
     if data["target"] == SUBJECT:

@@ -46,18 +46,20 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
     """The worst attacker of each anonymizer at one threat level (methods.md section 6.8).
 
     A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and a method that only
-    weak attackers were tried on has no point. What needs no body to know, the nuisance-only control, does not count.
+    weak attackers were tried on has no point. What needs no body to know, the nuisance-only control, does not count; nor does an
+    attacker that was tested on too few people for an interval, where others were not: of it nothing can be said.
     """
     points = []
     for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):
         panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
         panel = [m for m in panel if not m.is_control]
         if any("weak-attacker" not in m.flags for m in panel):
-            worst = max(panel, key=lambda m: (m.normalised.value, m.leakage.sample.enough))
+            judged = [m for m in panel if m.leakage.sample.enough] or panel
+            worst = max(judged, key=lambda m: m.normalised.value)
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
             withheld = _withheld(name, worst, panel, measured)
-            leakage = largest_of([m.normalised for m in panel], panel.index(worst))
+            leakage = largest_of([m.normalised for m in judged], judged.index(worst))
             points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld))
     return points
 

@@ -15,7 +15,7 @@ from bench.metrics.information import calibrated_information, min_entropy_leakag
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.risk import measure_risk
 from bench.metrics.sets import set_scores
-from bench.metrics.uncertainty import Estimate, People, estimate, mean_of_known, variance_components
+from bench.metrics.uncertainty import SHARE, Estimate, People, estimate, mean_of_known, variance_components
 from bench.metrics.verification import clustered_auc, disclosure_grade, measure_linkage, roc_auc
 from bench.protocols import SUBJECT
 from bench.records import Record
@@ -29,6 +29,7 @@ LINKAGE_COLUMNS = (
     *("test_pairs", "regime", "eer", "eer_low", "eer_high", "tar_far_01", "tar_far_001", "linkability", "maximal_linkability"),
     *("min_cllr", "disclosure", "worst_disclosure", "disclosure_grade", "auc_cross_action", "auc_same_action", "auc_cross_setup"),
     *("auc_of_5_pairs", "auc_of_10_pairs"),
+    *("linkability_chance", "maximal_linkability_chance", "disclosure_chance", "worst_disclosure_chance"),
 )
 _SETS = (5, 10)  # pairs of clips, or clips, that are put together
 # One row format for table, CSV, JSON, MLflow and leaderboard (design section 4); later versions only add.
@@ -113,6 +114,16 @@ class Measured:
         """Whether this is no attack but what is known without looking at the body."""
         return self.first["control"]
 
+    @property
+    def metric(self) -> str:
+        """What the leakage is."""
+        return LINKAGE_METRIC if self.linked else METRIC
+
+    @property
+    def of_two(self) -> bool:
+        """Whether the attacker tells two things apart, so that one that is always wrong knows as much as one that is right."""
+        return bool(self.linked) or len(self.first["classes"]) == 2
+
     @cached_property
     def group(self) -> Group:
         """What must agree for rows to share a table."""
@@ -125,10 +136,10 @@ class Measured:
     def normalised(self) -> Estimate:
         """Chance-normalised leakage."""
         chance = self.first["chance"]
-        if self.linked and self.leakage.high < chance:  # reliably wrong leaks as well: it is turned round
+        if self.of_two and self.leakage.high < chance:  # reliably wrong leaks as well: it is turned round
             return replace(self, leakage=self.leakage.turned).normalised
         values = [float(normalised_leakage(v, chance)) for v in (self.leakage.value, self.leakage.low, self.leakage.high)]
-        return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)), self.leakage.sample)
+        return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)), self.leakage.sample, SHARE)
 
     def row(self) -> dict[str, Any]:
         """The row in the common format; a number that is not known is absent."""
@@ -143,7 +154,7 @@ class Measured:
             "threat": data["threat"],
             "seeds": len(self.records),
             "draws": data["draws"] * len(self.records),
-            "metric": LINKAGE_METRIC if self.linked else METRIC,
+            "metric": self.metric,
             **_spread("leakage", self.leakage),
             "chance": data["chance"],
             "prior": data["prior"],
@@ -198,16 +209,18 @@ def measure(records: Sequence[Record]) -> Measured:
         label = first["label"]
         people, hits = people_of(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
         folds = first.get("fold", np.zeros(len(label), dtype=int))  # of models that may guess differently
-        leakage = people.estimate(people.balanced_mean(hits, label, folds))
+        leakage = people.estimate(people.balanced_mean(hits, label, folds), SHARE)
         scores = [p["attack"] for p in predictions]
         of_draws = [people.balanced_mean(top_k(s, label, 1), label, folds)[0] for s in scores]
         named = {
-            "top1": people.estimate(people.mean(hits)),
-            "top5": people.estimate(people.mean(_hits(predictions, "attack", label, 5))),
-            "mrr": people.estimate(people.mean(np.mean([reciprocal_ranks(s, label) for s in scores], axis=0))),
+            "top1": people.estimate(people.mean(hits), SHARE),
+            "top5": people.estimate(people.mean(_hits(predictions, "attack", label, 5)), SHARE),
+            "mrr": people.estimate(people.mean(np.mean([reciprocal_ranks(s, label) for s in scores], axis=0)), SHARE),
         }
         if scores[0].shape[1] == 2 and data["target"] != SUBJECT:
-            named["auc"] = people.estimate(np.mean([_auc_by_fold(people, s[:, 1], label == 1, folds) for s in scores], axis=0))
+            named["auc"] = people.estimate(
+                np.mean([_auc_by_fold(people, s[:, 1], label == 1, folds) for s in scores], axis=0), SHARE
+            )
         of_people = len(np.unique(np.stack([first["subject"], label]), axis=1).T) == len(np.unique(first["subject"]))
         units = first["subject" if of_people and data["target"] != SUBJECT else "performance"]
         answers = np.array([s.argmax(axis=1) for s in scores])
@@ -226,9 +239,9 @@ def measure(records: Sequence[Record]) -> Measured:
         named=named,
         plain=plain,
         linked=linked,
-        action_reference=actors.estimate(reference),
-        action_raw=actors.estimate(raw),
-        action_retrained=actors.estimate(retrained),
+        action_reference=actors.estimate(reference, SHARE),
+        action_raw=actors.estimate(raw, SHARE),
+        action_retrained=actors.estimate(retrained, SHARE),
         retention=actors.estimate(np.asarray(retention(retrained, reference, data["action_chance"]))),
         use=_use(predictions, actors, action_label, data["action_chance"]),
         spread={
@@ -251,7 +264,7 @@ def _use(
     """What a release is good for besides: to a classifier of another kind, and as poses."""
     before, after = (people.mean(_hits(predictions, f"transfer_{which}", label)) for which in ("reference", "retrained"))
     found = {
-        "action_transfer": people.estimate(after),
+        "action_transfer": people.estimate(after, SHARE),
         "transfer_retention": people.estimate(np.asarray(retention(after, before, chance))),
     }
     poses = np.mean([p["fidelity"] for p in predictions], axis=0)
@@ -346,9 +359,11 @@ def _linkage(
         values = [getattr(one, name) for one in found]
         if not isinstance(values[0], Estimate):
             return float(np.mean(values))
-        return estimate(float(np.mean([v.value for v in values])), np.mean([v.draws for v in values], axis=0), values[0].sample)
+        draws = np.mean([v.draws for v in values], axis=0)
+        return estimate(float(np.mean([v.value for v in values])), draws, values[0].sample, bounds=values[0].bounds)
 
-    plain = ("linkability", "maximal_linkability", "min_cllr", "disclosure", "worst_disclosure")
+    above_zero = ("linkability", "maximal_linkability", "disclosure", "worst_disclosure")
+    plain = ("min_cllr", *above_zero, *(f"{name}_chance" for name in above_zero))
     return (
         mean("auc"),
         [one.auc.value for one in found],

@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
-from bench.metrics.uncertainty import DRAWS, Estimate, People, Sample, estimate
+from bench.metrics.uncertainty import DRAWS, SHARE, Estimate, People, Sample, estimate
 
 _GRADES = {"0": 1e-12, "A": 1.0, "B": 2.0, "C": 4.0, "D": 5.0, "E": 6.0, "F": np.inf}  # largest log10 ratio of each
 _ROUNDING = 1e-12  # of shares
@@ -220,6 +220,20 @@ def _equal_error_rate(mated: np.ndarray, others: np.ndarray) -> np.ndarray:
     return refused[rows, left] + share * (refused[rows, right] - refused[rows, left])
 
 
+def _crossing_rate(mated: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """(B,) where FAR = FRR on the ROC itself, not on its hull, and 0.5 at most; from counts (B, G), from the lowest.
+
+    For resamples: a hull is fitted to each of them anew and so lies below 0.5 in all, even where there is nothing to find.
+    """
+    refused = np.pad(mated.cumsum(1) / mated.sum(1, keepdims=True), ((0, 0), (1, 0)))
+    accepted = 1 - np.pad(others.cumsum(1) / others.sum(1, keepdims=True), ((0, 0), (1, 0)))
+    gap = accepted - refused  # falls from 1 to -1
+    rows, after = np.arange(len(mated)), (gap <= 0).argmax(1)
+    before = after - 1
+    share = gap[rows, before] / (gap[rows, before] - gap[rows, after])
+    return np.minimum(refused[rows, before] + share * (refused[rows, after] - refused[rows, before]), 0.5)
+
+
 def clustered_auc(people: People, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
     """(B + 1,) area under the ROC curve of clips, as often as their people were drawn; not a number where a kind is missing.
 
@@ -261,6 +275,8 @@ class Linkage:
         min_cllr: C_llr after calibration.
         disclosure: ZEBRA's expected disclosure in bit.
         worst_disclosure: ZEBRA's worst case, log10 of a likelihood ratio.
+        linkability_chance, maximal_linkability_chance, disclosure_chance, worst_disclosure_chance: What these four are, on
+            average, where scores have nothing to do with who is seen: far from 0 where pairs are few.
     """
 
     auc: Estimate
@@ -272,6 +288,18 @@ class Linkage:
     min_cllr: float
     disclosure: float
     worst_disclosure: float
+    linkability_chance: float
+    maximal_linkability_chance: float
+    disclosure_chance: float
+    worst_disclosure_chance: float
+
+
+_WITHOUT_CHANCE = {  # of few pairs, these are above 0 without any information
+    "linkability": linkability,
+    "maximal_linkability": maximal_linkability,
+    "disclosure": expected_disclosure,
+    "worst_disclosure": worst_disclosure,
+}
 
 
 def measure_linkage(
@@ -281,6 +309,7 @@ def measure_linkage(
     second: np.ndarray,
     rng: np.random.Generator,
     draws: int = DRAWS,
+    chance: int = 20,
 ) -> Linkage:
     """Measures the scores of pairs.
 
@@ -290,21 +319,35 @@ def measure_linkage(
         first, second: (P,) person of each clip of a pair.
         rng: Source of the resamples.
         draws: Number of resamples.
+        chance: Number of times that mated and non-mated pairs of each first person are exchanged at random, to see what the
+            binned and calibrated numbers are by chance; with 0 they are not a number.
     """
     m, q = scores[mated], scores[~mated]
     counts = _resampled(scores, mated, first, second, rng, draws)
     sample = Sample((len(np.union1d(first, second)),))
     return Linkage(
-        auc=estimate(roc_auc(m, q), _auc(*counts), sample),
-        eer=estimate(equal_error_rate(m, q), _equal_error_rate(*counts), sample),
+        auc=estimate(roc_auc(m, q), _auc(*counts), sample, bounds=SHARE),
+        eer=estimate(equal_error_rate(m, q), _crossing_rate(*counts), sample, bounds=(0.0, 0.5)),
         tar_01=true_accept_rate(m, q, 0.01),
         tar_001=true_accept_rate(m, q, 0.001),
-        linkability=linkability(m, q),
-        maximal_linkability=maximal_linkability(m, q),
         min_cllr=min_log_likelihood_ratio_cost(m, q),
-        disclosure=expected_disclosure(m, q),
-        worst_disclosure=worst_disclosure(m, q),
+        **{name: of(m, q) for name, of in _WITHOUT_CHANCE.items()},
+        **_by_chance(scores, mated, first, rng, chance),
     )
+
+
+def _by_chance(
+    scores: np.ndarray, mated: np.ndarray, first: np.ndarray, rng: np.random.Generator, times: int
+) -> dict[str, float]:
+    """Means of the numbers of `_WITHOUT_CHANCE` where it is dealt out anew which pairs of each first person are mated."""
+    in_order = np.argsort(first, kind="stable")
+    found = []
+    for _ in range(times):
+        dealt = np.empty_like(mated)
+        dealt[np.lexsort((rng.random(len(first)), first))] = mated[in_order]
+        found.append([of(scores[dealt], scores[~dealt]) for of in _WITHOUT_CHANCE.values()])
+    means = np.mean(found, axis=0) if found else np.full(len(_WITHOUT_CHANCE), np.nan)
+    return {f"{name}_chance": float(mean) for name, mean in zip(_WITHOUT_CHANCE, means, strict=True)}
 
 
 def _resampled(

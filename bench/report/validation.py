@@ -77,10 +77,10 @@ def _alarms(axes: Axes, study: Study) -> None:
 
 def _coverage(axes: Axes, study: Study) -> None:
     rows = study.rows
-    names = [f"{row['kind']} {row['people']} {row['recalls']}" for row in rows]
+    names = [f"{row['kind']} {row['people']} {row['truth']}" for row in rows]
     axes.plot([row["coverage"] for row in rows], range(len(rows)), "o", color=_OURS, label="over people")
-    axes.plot([row["naive"] for row in rows], range(len(rows)), "x", color=_OTHER, label="binomial, over clips")
-    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.plot([row["naive"] for row in rows], range(len(rows)), "x", color=_OTHER, label="over clips or pairs, as if independent")
+    axes.set_yticks(range(len(names)), names, fontsize=5.5)
     axes.axvspan(0.93, 0.97, color=_THIRD, alpha=0.2)
     axes.set(xlabel="share of intervals that hold the truth", xlim=(0.3, 1.0))
     axes.legend(fontsize=7, loc="lower left")
@@ -128,9 +128,9 @@ def _worst(axes: Axes, study: Study) -> None:
 
 
 def _channels(axes: Axes, study: Study) -> None:
-    keys = list(dict.fromkeys((row["people"], row["attacker"], row["anonymizer"]) for row in study.rows))
-    values = [[r["leakage"] for r in study.rows if (r["people"], r["attacker"], r["anonymizer"]) == key] for key in keys]
-    _bars(axes, [f"{people}: {attacker}\n{anonymizer}" for people, attacker, anonymizer in keys], values, 1 / 12)
+    keys = list(dict.fromkeys((row["attacker"], row["removes"]) for row in study.rows))
+    values = [[r["leakage"] for r in study.rows if (r["attacker"], r["removes"]) == key] for key in keys]
+    _bars(axes, [f"{attacker}\n{removes} removed" for attacker, removes in keys], values, 1 / 12)
 
 
 def _pitfalls(axes: Axes, study: Study) -> None:

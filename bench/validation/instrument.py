@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bench.data.clips import ClipSet
 from bench.data.prepare import prepare
 from bench.jobs import Job
 from bench.measured import people_of
@@ -19,7 +20,7 @@ from bench.pipeline import Bench
 from bench.presets import get_preset
 from bench.protocols import Part, Protocol
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
-from bench.specs import parse_spec
+from bench.specs import Spec, parse_spec
 from bench.stages import StageStore
 from bench.threat import RANKING, THREATS
 
@@ -74,10 +75,36 @@ def taught(bench: Bench, attacker: str, share: float, seed: int) -> Estimate:
         clips = rng.permutation(known[part.labels[known] == k])
         kept.append(clips[: max(1, round(share * len(clips)))])
     poorer = replace(part, train=np.sort(np.concatenate(kept)), validation=np.array([], dtype=int))
-    clips = bench.clips(bench.raw)
+    return _learnt_and_read(bench, spec, poorer, bench.clips(bench.raw), seed)
+
+
+def of_clips(bench: Bench, attacker: str, clips: ClipSet) -> Estimate:
+    """Leakage to an attacker that learns from these clips and reads them."""
+    spec = parse_spec(attacker, ATTACKERS)
+    return _learnt_and_read(bench, spec, bench.part(spec.value.target), clips, 0)
+
+
+def _learnt_and_read(bench: Bench, spec: Spec, part: Part, clips: ClipSet, seed: int) -> Estimate:
     with tempfile.TemporaryDirectory(prefix="bench-validate-") as folder:
-        spec.value.fit(clips, poorer, bench.preset, Path(folder), seed=seed)
-        return of_scores(bench, part, spec.value.scores(clips, part.test, poorer, bench.preset, Path(folder)))
+        spec.value.fit(clips, part, bench.preset, Path(folder), seed=seed)
+        return of_scores(bench, part, spec.value.scores(clips, part.test, part, bench.preset, Path(folder)))
+
+
+def motionless(clips: ClipSet) -> ClipSet:
+    """The same clips in which everybody holds one and the same posture, with the bones that each clip shows.
+
+    The bones keep their lengths frame by frame; their directions are the layout's number of fixed ones. So it removes what
+    movements tell, and nothing of what bones tell.
+    """
+    layout, rows = clips.layout, clips.rows.double()  # (R, 3, V)
+    fixed = torch.nn.functional.normalize(torch.randn(3, layout.num_joints, generator=torch.Generator().manual_seed(0)), dim=0)
+    out = torch.zeros_like(rows)
+    parents = dict(layout.bones)
+    for joint in layout.order:
+        if joint in parents:
+            length = (rows[:, :, joint] - rows[:, :, parents[joint]]).norm(dim=1, keepdim=True)
+            out[:, :, joint] = out[:, :, parents[joint]] + length * fixed[:, joint]
+    return clips.with_rows(out.to(clips.rows))
 
 
 def as_row(estimate: Estimate) -> Mapping[str, float]:

@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -9,7 +10,7 @@ from bench.cli import main
 from bench.metrics.uncertainty import People, estimate
 from bench.report.validation import write_report
 from bench.validation import studies
-from bench.validation.instrument import leakage, synthetic, taught
+from bench.validation.instrument import leakage, motionless, synthetic, taught
 from bench.validation.studies import Claim, Crew, Study, channels, coverage, pitfalls, worst_attackers
 
 HERE = Crew(None, lambda done, total: None)
@@ -20,15 +21,27 @@ def held(study):
 
 
 def test_intervals_that_take_clips_for_independent_are_found_out(monkeypatch):
-    monkeypatch.setattr(studies, "_CASES", [("identity", 12, (2, 3)), ("attribute", 20, (4, 3))])
+    monkeypatch.setattr(studies, "_CASES", [("identity", (12,), (2, 3)), ("attribute", (10, 10), (4, 3))])
+    monkeypatch.setattr(studies, "_PAIRED", [])
     assert all(held(coverage(150, HERE)))
 
-    def too_narrow(self, draws):
+    def too_narrow(self, draws, bounds):
         centre = draws[0]
         return estimate(centre, centre + 0.3 * (draws[1:] - centre), self.sample)
 
     monkeypatch.setattr(People, "estimate", too_narrow)
     assert held(coverage(150, HERE))[:3] == [False, False, False]
+
+
+def test_an_equal_error_rate_resampled_on_its_hull_is_found_out(monkeypatch):
+    """Every resample's hull is fitted to its own chance: below 0.5 in all of them, where there is nothing to find."""
+    from bench.metrics import verification
+
+    monkeypatch.setattr(studies, "_CASES", [("identity", (12,), (2, 3))])
+    monkeypatch.setattr(studies, "_PAIRED", [(8, 0.0)])
+    assert all(held(coverage(60, HERE)))
+    monkeypatch.setattr(verification, "_crossing_rate", verification._equal_error_rate)
+    assert held(coverage(60, HERE))[-2:] == [True, False]
 
 
 def test_an_interval_of_the_attacker_that_did_best_is_found_out(monkeypatch):
@@ -48,7 +61,24 @@ def test_an_anonymizer_that_removes_nothing_is_found_out(monkeypatch):
     monkeypatch.setattr(studies, "_PEOPLE", {"people": 8, "motions": 6, "replications": 2, "cameras": 1})
     real = studies.leakage
     monkeypatch.setattr(studies, "leakage", lambda bench, attacker, anonymizer: real(bench, attacker, anonymizer="identity"))
-    assert held(channels(1, HERE)) == [False, True]
+    assert held(channels(1, HERE)) == [False, True, True, True]
+
+
+def test_an_anonymizer_that_removes_more_than_its_channel_is_found_out(monkeypatch):
+    monkeypatch.setattr(studies, "_PEOPLE", {"people": 8, "motions": 6, "replications": 2, "cameras": 1})
+    monkeypatch.setattr(studies, "_REMOVERS", {**studies._REMOVERS, "bones": "null"})
+    assert held(channels(1, HERE)) == [True, True, True, False]
+
+
+def test_people_who_hold_one_posture_keep_their_bones_and_nothing_else():
+    with synthetic(people=2, motions=1, cameras=1, replications=1) as bench:
+        raw = bench.clips(bench.raw)
+        still = motionless(raw)
+        child, parent = np.array(raw.layout.bones).T
+        before, after = (clips.rows[:, :, child] - clips.rows[:, :, parent] for clips in (raw, still))
+        np.testing.assert_allclose(before.norm(dim=1), after.norm(dim=1), rtol=1e-5)
+        directions = after / after.norm(dim=1, keepdim=True)
+        np.testing.assert_allclose(directions, directions[:1].expand_as(directions), atol=1e-5)
 
 
 def test_an_attacker_that_knows_nothing_of_the_noise_is_no_worse_than_itself(monkeypatch):
@@ -76,9 +106,9 @@ def test_leakage_is_that_of_a_run_and_grows_with_what_is_learnt():
 def report(folder, holds):
     rows = {
         "a": [{"attacker": "x", "people": 3, "alarm": "p", "sets": 9, "alarms": 1, "rate": 0.1, "low": 0.05, "high": 0.2}],
-        "b": [{"kind": "identity", "people": 8, "recalls": "beta(2, 3)", "sets": 9, "coverage": 0.95, "naive": 0.7}],
+        "b": [{"kind": "identity", "people": "8", "truth": "beta(2, 3)", "sets": 9, "coverage": 0.95, "naive": 0.7}],
         "c": [{"dial": d, "level": v, "seed": 0, "leakage": v, "low": 0, "high": 1} for d in ("body", "x") for v in (0.0, 1.0)],
-        "d": [{"people": "p", "attacker": "x", "anonymizer": "m", "seed": 0, "leakage": 0.5, "low": 0, "high": 1}],
+        "d": [{"channel": "c", "attacker": "x", "removes": "m", "seed": 0, "leakage": 0.5, "low": 0, "high": 1}],
         "e": [{"attacker": "x", "share": v, "seed": 0, "leakage": v, "low": 0, "high": 1} for v in (0.1, 1.0)],
         "f": [{"pitfall": "p", "measured": "m", "seed": 0, "leakage": 0.5, "low": 0, "high": 1, "chance": 0.1}],
     }
