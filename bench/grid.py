@@ -12,7 +12,7 @@ from bench.measured import Measured
 from bench.metrics.comparison import rank_groups
 from bench.metrics.tradeoff import hypervolume, pareto_set
 from bench.metrics.uncertainty import Estimate, estimate, largest_of
-from bench.summary import FLAGS, NUISANCE, SHUFFLED, WITHHOLDING, beats_chance, is_weak, surely_beats_chance
+from bench.summary import FLAGS, RECORDING, SHUFFLED, WITHHOLDING, beats_chance, is_weak, surely_beats_chance
 from bench.threat import RANKING
 
 _FROZEN = "frozen-beats-retrained"
@@ -155,7 +155,7 @@ class Grid:
     @cached_property
     def rooms(self) -> Mapping[str, float]:
         """What is known of each target without looking at the body, chance-normalised, where that was measured."""
-        return {m.first["target"]: m.normalised.value for m in self.measured if m.first["attacker"]["name"] == NUISANCE}
+        return {m.first["target"]: m.normalised.value for m in self.measured if m.first["attacker"]["name"] in RECORDING}
 
     def summary(self) -> dict[str, Any]:
         """All of this as JSON values, for `--json`."""
@@ -163,6 +163,7 @@ class Grid:
         return {
             **(self.measured[0].group._asdict() if self.measured else {}),
             "failed_controls": list(self.failed_controls),
+            "unjudged_controls": list(self.unjudged_controls),
             "ranks": {name: list(ranks) for name, ranks in self.ranks.items()},
             "withheld": {point.anonymizer: list(point.withheld) for point in self.points if point.withheld},
             "pareto": {name: share for name, (now, share) in self.pareto.items() if now},
@@ -170,6 +171,19 @@ class Grid:
             "within": {f"{budget:.2f}": point.anonymizer for budget, point in best.items() if point},
             "surely_within": [f"{budget:.2f}" for budget, point in best.items() if point and point.leakage.high <= budget],
         }
+
+    @cached_property
+    def unjudged_controls(self) -> tuple[str, ...]:
+        """Controls of which nothing can be said, a line each: so few people were tested that there is no interval."""
+        few = [m for m in self.measured if not m.leakage.sample.enough]
+        null = [m for m in few if m.first["anonymizer"]["name"] == "null" and not m.is_control]
+        raw = [m for m in few if m.first["anonymizer"]["name"] == "identity"]
+        about = [*null, *(m for m in raw if not m.is_control or m.first["attacker"]["name"] == SHUFFLED)]
+        return tuple(
+            f"{m.first['names']['attacker']} on {m.first['anonymizer']['name']} ({m.first['threat']}): {m.first['target']} was "
+            f"tested on {m.first['test_people']} people"
+            for m in about
+        )
 
     @cached_property
     def failed_controls(self) -> tuple[str, ...]:

@@ -7,12 +7,13 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.stats import rankdata
 
 from bench.files import digest
 from bench.metrics.geometry import MEASURES
-from bench.metrics.identification import normalised_leakage, reciprocal_ranks, retention, top_k, vote
-from bench.metrics.information import calibrated_information, min_entropy_leakage
-from bench.metrics.permutation import leak_p_value
+from bench.metrics.identification import macro_f1, normalised_leakage, reciprocal_ranks, retention, top_k, vote
+from bench.metrics.information import calibrated_information, entropy, min_entropy_leakage
+from bench.metrics.permutation import leak_p_value, link_p_value
 from bench.metrics.risk import measure_risk
 from bench.metrics.sets import set_scores
 from bench.metrics.uncertainty import SHARE, Estimate, People, estimate, mean_of_known, variance_components
@@ -31,7 +32,8 @@ LINKAGE_COLUMNS = (
     *("auc_of_5_pairs", "auc_of_10_pairs"),
     *("linkability_chance", "maximal_linkability_chance", "disclosure_chance", "worst_disclosure_chance"),
 )
-_SETS = (5, 10)  # pairs of clips, or clips, that are put together
+_SETS = (5, 10)  # pairs of clips that are put together
+_VOTES = (2, 5, 10)  # clips that are put together
 # One row format for table, CSV, JSON, MLflow and leaderboard (design section 4); later versions only add.
 COLUMNS = (
     *("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "seeds", "draws", "metric"),
@@ -48,6 +50,11 @@ COLUMNS = (
     # spreads over people and what several clips of a person give; both in bits as well (bench/metrics says what each is).
     *("auc", "auc_low", "auc_high", "mrr", "mrr_low", "mrr_high", "information", "min_entropy_leakage"),
     *("worst_person", "p95_person", "exposed_people", "gini", "top1_of_5_clips", "top1_of_10_clips"),
+    # Intervals of what is above, and more on who is at risk; information as a share of what there is to know.
+    *(f"{name}{end}" for name in ("information", "min_entropy_leakage") for end in ("_low", "_high")),
+    *(f"{name}{end}" for name in ("worst_person", "p95_person", "exposed_people", "gini") for end in ("_low", "_high")),
+    *("singled_out_people", "singled_out_people_low", "singled_out_people_high", "information_share"),
+    *(f"top1_of_{size}_clips{end}" for size in (2, 5, 10, "all") for end in ("", "_low", "_high") if end or size in (2, "all")),
     # Of re-identification: how far apart the leakage of groups of people lies, how likely that is by chance, and who leaks most.
     *("group_gap", "group_gap_p", "group_most"),
     # P value of finding anything at all (bench/metrics/permutation.py).
@@ -56,6 +63,8 @@ COLUMNS = (
     *("leakage_seed_std", "leakage_draw_std", "leakage_people_std"),
     # More on the action: macro F1 and top-5 of the retrained classifier, and one of another kind, retrained as well.
     *("action_raw_f1", "action_retrained_f1", "action_retrained_top5"),
+    *(f"{name}{end}" for name in ("action_raw_f1", "action_retrained_f1", "action_retrained_top5") for end in ("_low", "_high")),
+    *("action_transfer_f1", "action_transfer_f1_low", "action_transfer_f1_high"),
     *("action_transfer", "action_transfer_low", "action_transfer_high"),
     *("transfer_retention", "transfer_retention_low", "transfer_retention_high"),
     # How far released poses are from the raw ones (bench/metrics/geometry.py).
@@ -224,13 +233,17 @@ def measure(records: Sequence[Record]) -> Measured:
         of_people = len(np.unique(np.stack([first["subject"], label]), axis=1).T) == len(np.unique(first["subject"]))
         units = first["subject" if of_people and data["target"] != SUBJECT else "performance"]
         answers = np.array([s.argmax(axis=1) for s in scores])
+        known, total = np.mean([calibrated_information(s, label, first["subject"]) for s in scores], axis=0), entropy(label)
+        named["information"] = people.estimate(np.maximum(people.mean(known), 0.0), (0.0, total))
+        largest = np.bincount(label).max() / len(label)
+        bound = np.log2(1 / largest)
+        named["min_entropy_leakage"] = people.estimate(min_entropy_leakage(people.mean(hits), largest), (0.0, bound))
         plain = {
             "p_leak": leak_p_value(answers, label, units, np.random.default_rng(0), folds=folds),
-            "information": float(np.mean([calibrated_information(s, label, first["subject"]) for s in scores])),
-            "min_entropy_leakage": float(min_entropy_leakage(named["top1"].value, np.bincount(label).max() / len(label))),
+            **({"information_share": named["information"].value / total} if total else {}),
         }
         if data["target"] == SUBJECT:
-            plain |= _of_people(scores, hits, label)
+            named |= _of_people(scores, hits, label, people, data["chance"])
             plain |= _widest_gap(hits, first["subject"], data["groups"])
     of_seeds, of_releases = variance_components(np.reshape(of_draws, (len(records), data["draws"])))
     return Measured(
@@ -243,9 +256,11 @@ def measure(records: Sequence[Record]) -> Measured:
         action_raw=actors.estimate(raw, SHARE),
         action_retrained=actors.estimate(retrained, SHARE),
         retention=actors.estimate(np.asarray(retention(retrained, reference, data["action_chance"]))),
-        use=_use(predictions, actors, action_label, data["action_chance"]),
+        use={
+            **_use(predictions, actors, action_label, data["action_chance"]),
+            **_action_scores(predictions, actors, action_label),
+        },
         spread={
-            **_action_scores(predictions, action_label),
             "leakage_people_std": float(np.nanstd(leakage.draws)),
             "leakage_seed_std": float(np.sqrt(of_seeds)),
             "leakage_draw_std": float(np.sqrt(of_releases)),
@@ -275,16 +290,15 @@ def _use(
     return found
 
 
-def _action_scores(predictions: Sequence[Mapping[str, np.ndarray]], label: np.ndarray) -> dict[str, float]:
-    """Macro F1 of the action classifiers, and top-5 of the retrained one, averaged over the seeds."""
-    from sklearn.metrics import f1_score
-
-    def f1(which: str) -> float:
-        named = [p[f"action_{which}"].argmax(axis=1) for p in predictions]
-        return float(np.mean([f1_score(label, one, average="macro", labels=np.unique(label)) for one in named]))
-
-    top5 = float(_hits(predictions, "action_retrained", label, 5).mean())
-    return {"action_raw_f1": f1("raw"), "action_retrained_f1": f1("retrained"), "action_retrained_top5": top5}
+def _action_scores(predictions: Sequence[Mapping[str, np.ndarray]], people: People, label: np.ndarray) -> dict[str, Estimate]:
+    """Macro F1 of the action classifiers, and top-5 of the retrained one, averaged over the seeds and draws."""
+    which = {"raw": "action_raw", "retrained": "action_retrained", "transfer": "transfer_retrained"}
+    found = {
+        f"action_{name}_f1": np.mean([macro_f1(people, p[scores].argmax(axis=1), label) for p in predictions], axis=0)
+        for name, scores in which.items()
+    }
+    found["action_retrained_top5"] = people.mean(_hits(predictions, "action_retrained", label, 5))
+    return {name: people.estimate(draws, SHARE) for name, draws in found.items()}
 
 
 def _widest_gap(hits: np.ndarray, subjects: np.ndarray, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -322,13 +336,26 @@ def _auc_by_fold(people: People, scores: np.ndarray, positive: np.ndarray, folds
     return mean_of_known(np.stack(each, axis=1))
 
 
-def _of_people(scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray) -> dict[str, float]:
+def _of_people(
+    scores: Sequence[np.ndarray], hits: np.ndarray, label: np.ndarray, people: People, chance: float
+) -> dict[str, Estimate]:
     """How re-identification spreads over people, and what several clips of each give."""
-    risk = measure_risk(hits, label)
-    found = {"worst_person": risk.worst, "p95_person": risk.p95, "exposed_people": risk.exposed, "gini": risk.gini}
-    for size in _SETS:
-        voted = [vote(s, label, size, np.random.default_rng(0)) for s in scores]
-        found[f"top1_of_{size}_clips"] = float(np.mean([top_k(s, of, 1).mean() if len(of) else np.nan for s, of in voted]))
+    risk = measure_risk(hits, people, chance)
+    found = {
+        "worst_person": people.estimate(risk.worst, (0.0, float(risk.worst[0]))),
+        "p95_person": people.estimate(risk.p95, SHARE),
+        "exposed_people": people.estimate(risk.exposed, SHARE),
+        "singled_out_people": people.estimate(risk.singled_out, SHARE),
+        "gini": people.estimate(risk.gini, SHARE),
+    }
+    code_of = np.zeros(label.max() + 1, dtype=int)  # of the person whom a label names
+    code_of[label] = people.codes
+    for size in (*_VOTES, "all"):
+        voted = [vote(s, label, None if size == "all" else size, np.random.default_rng(0)) for s in scores]
+        owners = voted[0][1]  # the same sets, whoever reads them
+        if len(owners):
+            named = np.mean([top_k(s, of, 1) for s, of in voted], axis=0)
+            found[f"top1_of_{size}_clips"] = people.estimate(replace(people, codes=code_of[owners]).mean(named), SHARE)
     return found
 
 
@@ -342,7 +369,7 @@ def _linkage(
     arrays = predictions[0]
     there = np.unique(arrays["regime"])
     seed = zlib.crc32("\n".join([*arrays["enrolled"], *arrays["probe"]]).encode())
-    found, by_regime = [], {}
+    found, by_regime, p_leak = [], {}, np.nan
     for regime in there:
         of = arrays["regime"] == regime
         mated, people = arrays["mated"][of], (arrays["enrolled_subject"][of], arrays["probe_subject"][of])
@@ -354,6 +381,8 @@ def _linkage(
                 sets = [set_scores(p["attack"][of], *people, size, np.random.default_rng(seed)) for p in predictions]
                 known = [roc_auc(s[m], s[~m]) for s, m in sets if m.any() and not m.all()]
                 by_regime[f"auc_of_{size}_pairs"] = float(np.mean(known)) if known else np.nan
+            together = np.mean([rankdata(p["attack"][of]) for p in predictions], axis=0)
+            p_leak = link_p_value(together, *people, np.random.default_rng(seed))
 
     def mean(name: str) -> Any:
         values = [getattr(one, name) for one in found]
@@ -375,6 +404,7 @@ def _linkage(
             "tar_far_001": mean("tar_001"),
             **{name: mean(name) for name in plain},
             "disclosure_grade": disclosure_grade(mean("worst_disclosure")),
+            "p_leak": p_leak,
             **by_regime,
         },
     )

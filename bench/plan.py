@@ -14,7 +14,7 @@ from bench.presets import Preset
 from bench.protocols import ACTION, LINKAGE, SUBJECT, Protocol, ProtocolError, fold_of, instantiate
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.specs import Spec, SpecError, parse_spec, parse_specs
-from bench.summary import CONTROLS, NUISANCE, SHUFFLED
+from bench.summary import CONTROLS, NUISANCE, NUISANCE_LINKAGE, SHUFFLED
 from bench.threat import RANKING, THREATS, parse_threats
 
 DEFAULT_THREATS = "ignorant,semi-informed"
@@ -101,8 +101,11 @@ def make_plan(
 def _control_jobs(methods: Sequence[Spec], attackers: Sequence[Spec], seeds: Sequence[int]) -> list[Job]:
     """What is known of every target without looking at the body, and without learning; on raw clips, which is enough."""
     identity = next(method for method in methods if method.plugin.name == CONTROLS[0])
-    targets = dict.fromkeys(attacker.value.target for attacker in attackers if attacker.value.target != LINKAGE)
-    controls = [parse_spec(f"{name}:target={target}", ATTACKERS) for target in targets for name in (NUISANCE, SHUFFLED)]
+    targets = dict.fromkeys(attacker.value.target for attacker in attackers)
+    named = [target for target in targets if target != LINKAGE]
+    controls = [parse_spec(f"{name}:target={target}", ATTACKERS) for target in named for name in (NUISANCE, SHUFFLED)]
+    if LINKAGE in targets:  # clips look alike without anything learnt: wrong names would control nothing
+        controls.append(parse_spec(NUISANCE_LINKAGE, ATTACKERS))
     return [Job(identity, control, THREATS[RANKING], seed) for seed in seeds for control in controls]
 
 

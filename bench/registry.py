@@ -167,6 +167,7 @@ ATTACKERS = Registry(
         "stats-rf": "attackers.shallow:StatsRF",
         "gait-dyn": "attackers.shallow:GaitDyn",
         "nuisance": "attackers.shallow:Nuisance",
+        "nuisance-linkage": "attackers.recording:NuisanceLinkage",
         "shuffled-labels": "attackers.shallow:ShuffledLabels",
     },
 )

@@ -16,7 +16,9 @@ from bench.remembered import measured_or_remembered
 from bench.threat import RANKING
 
 CONTROLS = ("identity", "null")  # the anonymizers that prove the instrument
-NUISANCE, SHUFFLED = "nuisance", "shuffled-labels"  # the attackers that do, which look at no coordinates, or learn nothing
+# The attackers that do: two that look at no coordinates, for names and for pairs, and one that learns nothing.
+NUISANCE, NUISANCE_LINKAGE, SHUFFLED = "nuisance", "nuisance-linkage", "shuffled-labels"
+RECORDING = (NUISANCE, NUISANCE_LINKAGE)
 _ROUNDING = 1e-9
 _EPOCHS = 3
 _SURE = 0.001  # of shuffled labels: a control that fails in one of twenty sound runs would soon be ignored
@@ -103,7 +105,7 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     raw = released(controls["identity"]) if "identity" in controls else set()
     if data["anonymizer"]["name"] != "identity" and released(measured) == raw:
         flags.append("pass-through")
-    room = [m for m in same if m.first["attacker"]["name"] == NUISANCE and m.first["target"] == data["target"]]
+    room = [m for m in same if m.first["attacker"]["name"] in RECORDING and m.first["target"] == data["target"]]
     if data["chance"] < measured.leakage.low and any(measured.leakage.low <= m.leakage.value for m in room):
         flags.append("nuisance")
     if measured.named and beats_chance(measured) and measured.named["top1"].high < data["prior"]:

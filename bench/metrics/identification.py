@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from bench.metrics.uncertainty import People, mean_of_known
+
 
 def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
     """(n,) bool: whether the true class is among the `k` best scored.
@@ -35,13 +37,38 @@ def cumulative_match(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
     return counts.cumsum() / len(labels)
 
 
-def vote(probabilities: np.ndarray, groups: np.ndarray, size: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def macro_f1(people: People, named: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """(B + 1,) mean over the classes that occur of 2 TP / (2 TP + FP + FN), 0 to 1, on the data and on each resample of people.
+
+    As scikit-learn's `f1_score(average="macro")` over the labels that occur; a class that a resample misses is left out of it.
+
+    Args:
+        people: The people of the clips and their resamples.
+        named: (n,) class that is answered for each clip.
+        labels: (n,) class of each clip.
+    """
+    count, classes = people.weights.shape[1], int(max(named.max(), labels.max())) + 1
+
+    def drawn(clips: np.ndarray, of: np.ndarray) -> np.ndarray:
+        """(B + 1, K) clips of each class."""
+        cells = np.bincount(people.codes[clips] * classes + of[clips], minlength=count * classes)
+        return people.weights @ cells.reshape(count, classes)
+
+    everything = np.ones(len(labels), dtype=bool)
+    hits, answered, there = drawn(named == labels, labels), drawn(everything, named), drawn(everything, labels)
+    return mean_of_known(np.divide(2 * hits, answered + there, out=np.full(there.shape, np.nan), where=there > 0))
+
+
+def vote(
+    probabilities: np.ndarray, groups: np.ndarray, size: int | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """What an attacker says who has several clips of each person: the sum of their log probabilities (methods.md section 6.1).
 
     Args:
         probabilities: (n, K) one distribution over the classes a clip.
         groups: (n,) whose clip it is.
-        size: Clips that are put together, drawn without replacement; what is left over of a person is not used.
+        size: Clips that are put together, drawn without replacement; what is left over of a person is not used. None puts all of
+            a person together.
         rng: Draws which clips go together.
 
     Returns:
@@ -50,13 +77,14 @@ def vote(probabilities: np.ndarray, groups: np.ndarray, size: int, rng: np.rando
     Raises:
         ValueError: if `size` is below 1.
     """
-    if size < 1:
+    if size is not None and size < 1:
         raise ValueError(f"at least one clip must be put together, got {size}")
     logs = np.log(np.maximum(probabilities, np.finfo(np.float32).tiny))
     scores, owners = [np.empty((0, probabilities.shape[1]))], []
     for group in np.unique(groups):
         clips = rng.permutation(np.flatnonzero(groups == group))
-        sets = clips[: len(clips) // size * size].reshape(-1, size)
+        each = size or len(clips)
+        sets = clips[: len(clips) // each * each].reshape(-1, each)
         scores.append(logs[sets].sum(axis=1))
         owners += [group] * len(sets)
     return np.concatenate(scores), np.array(owners, dtype=groups.dtype)

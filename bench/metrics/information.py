@@ -12,10 +12,18 @@ def _log_probabilities(probabilities: np.ndarray, temperature: float) -> np.ndar
     return log_softmax(logs / temperature, axis=1)
 
 
-def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
-    """Mean surprise about the true classes, in bits, of probabilities (n, K) sharpened or flattened by a temperature; >= 0."""
+def surprises(probabilities: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    """(n,) -log2 p(true class), in bits, 0 to infinity, of probabilities (n, K) sharpened or flattened by a temperature.
+
+    p is softmax(log(probabilities) / temperature) (Guo et al., ICML 2017).
+    """
     logs = _log_probabilities(probabilities, temperature)
-    return float(-logs[np.arange(len(labels)), labels].mean() / np.log(2))
+    return -logs[np.arange(len(labels)), labels] / np.log(2)
+
+
+def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
+    """-mean log2 p(true class): mean surprise, in bits, 0 to infinity (Shannon, 1948); temperature as for `surprises`."""
+    return float(surprises(probabilities, labels, temperature).mean())
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -42,11 +50,12 @@ def mutual_information(probabilities: np.ndarray, labels: np.ndarray, temperatur
     return max(0.0, entropy(labels) - cross_entropy(probabilities, labels, temperature))
 
 
-def calibrated_information(probabilities: np.ndarray, labels: np.ndarray, people: np.ndarray) -> float:
-    """As `mutual_information`, at a temperature found on other people (methods.md section 6.4).
+def calibrated_information(probabilities: np.ndarray, labels: np.ndarray, people: np.ndarray) -> np.ndarray:
+    """(n,) H(label) less the surprise of each clip, in bits, at a temperature found on other people (methods.md section 6.4).
 
-    An attacker that is too sure of itself, or not sure enough, knows no less. Each half of the people, of every class alike, is
-    judged at the temperature that suits the other half; one person alone at that of the attacker.
+    Their mean, not below 0, is the bound of `mutual_information`, at most H(label). An attacker that is too sure of itself, or
+    not sure enough, knows no less. Each half of the people, of every class alike, is judged at the temperature that suits the
+    other half; one person alone at that of the attacker.
 
     Args:
         people: (n,) code of each clip's person.
@@ -55,13 +64,11 @@ def calibrated_information(probabilities: np.ndarray, labels: np.ndarray, people
     label = labels[first]  # of each person
     place = np.argsort(np.lexsort((np.arange(len(label)), label)))  # among people in the order of their classes
     half = (place % 2 == 0)[codes]
-    if half.all():
-        return mutual_information(probabilities, labels)
-    surprise = [
-        cross_entropy(probabilities[of], labels[of], fit_temperature(probabilities[~of], labels[~of])) * of.mean()
-        for of in (half, ~half)
-    ]
-    return max(0.0, entropy(labels) - sum(surprise))
+    surprise = np.empty(len(labels))
+    for of in (half, ~half):
+        temperature = 1.0 if half.all() else fit_temperature(probabilities[~of], labels[~of])
+        surprise[of] = surprises(probabilities[of], labels[of], temperature)
+    return entropy(labels) - surprise
 
 
 def min_entropy_leakage(vulnerability: float | np.ndarray, prior: float) -> float | np.ndarray:

@@ -7,6 +7,7 @@ measured counts as one of them (Phipson and Smyth, Statistical Applications in G
 """
 
 import numpy as np
+from scipy.stats import rankdata
 
 from bench.metrics.uncertainty import mean_of_known
 
@@ -63,3 +64,32 @@ def leak_p_value(
         found = balanced(dealt[:, unit]) - measured
         above += (found > _EQUAL).sum() + 0.5 * (np.abs(found) <= _EQUAL).sum()
     return float(above) / (1 + permutations)
+
+
+def link_p_value(
+    scores: np.ndarray, first: np.ndarray, second: np.ndarray, rng: np.random.Generator, *, permutations: int = PERMUTATIONS
+) -> float:
+    """One-sided p value of the hypothesis that how alike two clips are has nothing to do with who they show; above 0.
+
+    Every pair of people, a person paired with themselves among them, has a mean rank of its scores (0 to 1). Under the hypothesis
+    it does not matter who is called whom, so people of the second clips are renamed at random, and the mean over all first people
+    of the ranks of pairs that then have one name is compared with the one measured; equal ones count half, as in `leak_p_value`.
+    The test is exact but cautious: pairs of two people are fewer, and so vary more, than those of one.
+
+    Args:
+        scores: (P,) how alike the clips of each pair are; higher is more alike.
+        first, second: (P,) person of each clip of a pair.
+        rng: Source of the permutations.
+        permutations: How many.
+    """
+    people, codes = np.unique(np.concatenate([first, second]), return_inverse=True)
+    count = len(people)
+    cell = codes[: len(first)] * count + codes[len(first) :]
+    ranks = rankdata(scores) / len(scores)
+    total, sizes = (np.bincount(cell, weights=w, minlength=count * count).reshape(count, count) for w in (ranks, None))
+    mean = np.divide(total, sizes, out=np.full((count, count), np.nan), where=sizes > 0)
+    renamed = rng.permuted(np.tile(np.arange(count), (permutations, 1)), axis=1)
+    found = mean_of_known(mean[np.arange(count), np.vstack([np.arange(count), renamed])])
+    above = found[1:] - found[0]
+    above = above[np.isfinite(above)]
+    return float(0.5 + (above > _EQUAL).sum() + 0.5 * (np.abs(above) <= _EQUAL).sum()) / (1 + len(above))

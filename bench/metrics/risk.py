@@ -4,54 +4,72 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bench.metrics.uncertainty import People
+
 
 @dataclass(frozen=True)
 class Risk:
-    """How leakage spreads over the people.
+    """How leakage spreads over the people; each (B + 1,), on the data and on each resample of people.
 
     Args:
-        worst: Largest recall of a person, 0 to 1.
-        p95: 95th percentile of the recalls.
-        exposed: Share of people who are named more often than not (recall above 0.5).
-        gini: Gini coefficient of the correct identifications, from the Lorenz curve: 0 is evenly spread, near 1 all on one.
+        worst: Largest recall of a person, 0 to 1. Resamples may lack that person and never have another as bad: the upper end of
+            an interval is the value itself.
+        p95: 95th percentile of the recalls, 0 to 1, between neighbours in proportion.
+        exposed: Share of people who are named more often than not (recall above 0.5), 0 to 1.
+        singled_out: Share of people who are named more than ten times as often as by chance, 0 to 1; 0 of ten people or fewer.
+        gini: Gini coefficient of the correct identifications: 0 is evenly spread, 1 - 1 / S all on one of S people.
     """
 
-    worst: float
-    p95: float
-    exposed: float
-    gini: float
+    worst: np.ndarray
+    p95: np.ndarray
+    exposed: np.ndarray
+    singled_out: np.ndarray
+    gini: np.ndarray
 
 
 def recalls(hits: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """(S,) share of each person's clips that are hits (n,), in the order of their codes (n,)."""
+    """(S,) share of each person's clips that are hits (n,), 0 to 1, in the order of their codes (n,)."""
     _, codes = np.unique(people, return_inverse=True)
     return np.bincount(codes, weights=hits) / np.bincount(codes)
 
 
-def lorenz_curve(values: np.ndarray) -> np.ndarray:
-    """(S + 1,) share of the sum that the k least hold, k = 0..S: from 0 to 1; the diagonal where there is nothing to share."""
-    total = np.sort(values).cumsum()
-    share = total / total[-1] if total[-1] > 0 else np.arange(1, len(values) + 1) / len(values)
-    return np.concatenate([[0.0], share])
-
-
-def gini(values: np.ndarray) -> float:
-    """Gini coefficient of non-negative values: 1 less twice the area below the Lorenz curve; 0 to 1 - 1 / S."""
-    curve = lorenz_curve(values)
-    return float(1 - (curve[1:] + curve[:-1]).sum() / len(values))
-
-
-def measure_risk(hits: np.ndarray, people: np.ndarray) -> Risk:
+def measure_risk(hits: np.ndarray, people: People, chance: float) -> Risk:
     """Risk of the people whose clips were tested.
 
     Args:
         hits: (n,) 1 where a clip's person was named; means over seeds count as shares.
-        people: (n,) person of each clip.
+        people: The people of the clips and their resamples.
+        chance: What guessing gives, 1 / K.
     """
-    found = recalls(hits, people)
+    found = recalls(hits, people.codes)
+    order = np.argsort(found, kind="stable")
+    found, drawn = found[order], people.weights[:, order]
+    upto, count = drawn.cumsum(axis=1), drawn.sum(axis=1)
+
+    def at(rank: np.ndarray) -> np.ndarray:
+        """(B + 1,) recall of the person at a rank from 0, each counted as often as drawn."""
+        return found[(upto > rank[:, None]).argmax(axis=1)]
+
+    place = 0.95 * (count - 1)
+    below, above = at(np.floor(place)), at(np.ceil(place))
     return Risk(
-        worst=float(found.max()),
-        p95=float(np.quantile(found, 0.95)),
-        exposed=float((found > 0.5).mean()),
-        gini=gini(found),
+        worst=at(count - 1),
+        p95=below + (place - np.floor(place)) * (above - below),
+        exposed=drawn @ (found > 0.5) / count,
+        singled_out=drawn @ (found > 10 * chance) / count,
+        gini=_gini(found, drawn, upto, count),
     )
+
+
+def _gini(values: np.ndarray, drawn: np.ndarray, upto: np.ndarray, count: np.ndarray) -> np.ndarray:
+    """(B + 1,) 2 sum_i i x_(i) / (n sum_i x_i) - (n + 1) / n with ranks i from 1 of ascending x; 0 where all are 0.
+
+    Args:
+        values: (S,) ascending.
+        drawn, upto: (B + 1, S) how often each counts, and the running sum of that.
+        count: (B + 1,) n.
+    """
+    ranks = drawn * (upto - (drawn - 1) / 2)  # sum of the ranks that each takes
+    total = drawn @ values
+    share = np.divide(2 * ranks @ values, count * total, out=np.zeros(len(count)), where=total > 0)
+    return np.where(total > 0, share - (count + 1) / count, 0.0)

@@ -107,6 +107,7 @@ def _notes(grid: Grid) -> list[str]:
         "Leakage: balanced top-1, of linkage the AUC; normalised: chance is 0, all right is 1. Only semi-informed rows rank.",
         "Action: top-1 on released clips of a raw-trained and of a retrained classifier; retention: retrained against raw clips.",
         "; ".join(notes) + f". Seeds: {_seeds(measured)}; the spread between trainings is not in the intervals.",
+        *([f"Controls that cannot be judged: {'; '.join(grid.unjudged_controls)}."] if grid.unjudged_controls else []),
         *_trade_off(grid),
         *(f"{flag}: {FLAGS[flag]}." for flag in raised),
     ]

@@ -5,18 +5,19 @@ import pytest
 from scipy.stats import entropy as scipy_entropy
 from scipy.stats import multivariate_normal
 from scipy.stats import t as student
-from sklearn.metrics import log_loss
+from sklearn.metrics import f1_score, log_loss
 
 from bench.metrics import information, risk
 from bench.metrics.comparison import difference, holm, rank_groups
 from bench.metrics.identification import (
     cumulative_match,
+    macro_f1,
     reciprocal_ranks,
     top_k,
     true_ranks,
     vote,
 )
-from bench.metrics.permutation import leak_p_value
+from bench.metrics.permutation import leak_p_value, link_p_value
 from bench.metrics.uncertainty import MANY, People, Sample, estimate
 from bench.metrics.verification import clustered_auc, roc_auc
 
@@ -134,7 +135,7 @@ def test_information_does_not_depend_on_how_sure_an_attacker_is_of_itself():
 
     def of(slope):
         sure = 1 / (1 + np.exp(-slope * seen))
-        return information.calibrated_information(np.stack([1 - sure, sure], 1), labels, people)
+        return information.calibrated_information(np.stack([1 - sure, sure], 1), labels, people).mean()
 
     right = information.mutual_information(np.stack([1 / (1 + np.exp(2 * seen)), 1 / (1 + np.exp(-2 * seen))], 1), labels)
     assert of(2.0) == pytest.approx(right, abs=0.002)
@@ -143,12 +144,12 @@ def test_information_does_not_depend_on_how_sure_an_attacker_is_of_itself():
     apart = people % 2  # everybody with an even code is of one class
     seen = (2 * apart - 1) + rng.normal(size=len(apart))
     sure = 1 / (1 + np.exp(-0.3 * seen))
-    told = information.calibrated_information(np.stack([1 - sure, sure], 1), apart, people)
+    told = information.calibrated_information(np.stack([1 - sure, sure], 1), apart, people).mean()
     assert told == pytest.approx(right, abs=0.01)
     blind = rng.dirichlet([1, 1], size=len(labels))
-    assert information.calibrated_information(blind, labels, people) < 0.001
+    assert information.calibrated_information(blind, labels, people).mean() < 0.001
     alone = information.calibrated_information(blind[:3], labels[:3], np.zeros(3, int))
-    assert alone == information.mutual_information(blind[:3], labels[:3])
+    assert max(0.0, alone.mean()) == information.mutual_information(blind[:3], labels[:3])
 
 
 def test_min_entropy_leakage_by_hand():
@@ -160,28 +161,51 @@ def test_min_entropy_leakage_by_hand():
 # Risk
 
 
+def the_people(codes):
+    return People.resample(codes, np.random.default_rng(0), draws=30)
+
+
 def test_a_mean_near_chance_can_hide_one_who_is_always_found():
     people = np.repeat(np.arange(20), 10)
-    hits = (people == 3).astype(float)
-    found = risk.measure_risk(hits, people)
-    assert (found.worst, found.exposed) == (1.0, 0.05)
-    assert found.gini == pytest.approx(0.95)
-    assert found.p95 == pytest.approx(np.quantile([0.0] * 19 + [1.0], 0.95))
+    found = risk.measure_risk((people == 3).astype(float), the_people(people), 1 / 20)
+    assert (found.worst[0], found.exposed[0], found.singled_out[0]) == (1.0, 0.05, 0.05)
+    assert found.gini[0] == pytest.approx(0.95)
+    assert found.p95[0] == pytest.approx(np.quantile([0.0] * 19 + [1.0], 0.95))
 
 
 def test_evenly_spread_risk():
     people = np.repeat(np.arange(5), 4)
-    found = risk.measure_risk(np.tile([1, 0, 0, 0], 5), people)
-    assert (found.worst, found.exposed) == (0.25, 0)
-    assert found.gini == pytest.approx(0)
-    np.testing.assert_allclose(risk.lorenz_curve(np.full(4, 0.25)), [0, 0.25, 0.5, 0.75, 1])
-    np.testing.assert_allclose(risk.lorenz_curve(np.zeros(4)), [0, 0.25, 0.5, 0.75, 1])
+    found = risk.measure_risk(np.tile([1, 0, 0, 0], 5), the_people(people), 1 / 5)
+    np.testing.assert_allclose([found.worst, found.p95], 0.25)
+    np.testing.assert_allclose([found.exposed, found.singled_out, found.gini], 0, atol=1e-12)
+    nobody = risk.measure_risk(np.zeros(20), the_people(people), 1 / 5)
+    assert not nobody.gini.any()
 
 
-def test_gini_agrees_with_its_mean_difference_form():
-    values = np.random.default_rng(0).random(40)
-    expected = np.abs(values[:, None] - values).mean() / (2 * values.mean())
-    assert risk.gini(values) == pytest.approx(expected)
+def test_risk_of_resamples_is_that_of_the_people_who_were_drawn():
+    rng = np.random.default_rng(1)
+    codes = np.repeat(np.arange(30), rng.integers(2, 9, 30))
+    hits, people = rng.random(len(codes)), the_people(codes)
+    found = risk.measure_risk(hits, people, 1 / 30)
+    recall = np.array([hits[codes == person].mean() for person in range(30)])
+    for b in range(31):
+        drawn = np.repeat(recall, people.weights[b].astype(int))
+        assert found.worst[b] == drawn.max()
+        assert found.p95[b] == pytest.approx(np.quantile(drawn, 0.95))
+        assert found.exposed[b] == pytest.approx((drawn > 0.5).mean())
+        assert found.singled_out[b] == pytest.approx((drawn > 10 / 30).mean())
+        assert found.gini[b] == pytest.approx(np.abs(drawn[:, None] - drawn).mean() / (2 * drawn.mean()))
+
+
+def test_macro_f1_of_resamples_is_scikit_learns_of_the_clips_that_were_drawn():
+    rng = np.random.default_rng(2)
+    codes, labels = np.repeat(np.arange(12), 10), rng.integers(5, size=120)
+    named, people = np.where(rng.random(120) < 0.6, labels, rng.integers(6, size=120)), the_people(codes)
+    found = macro_f1(people, named, labels)
+    for b in range(31):
+        times = people.weights[b].astype(int)[codes]
+        truth, said = np.repeat(labels, times), np.repeat(named, times)
+        assert found[b] == pytest.approx(f1_score(truth, said, labels=np.unique(truth), average="macro"))
 
 
 # Intervals
@@ -348,3 +372,29 @@ def test_of_too_few_people_no_interval_is_stated(sizes):
     assert found.value == 0.8
     assert np.isnan([found.low, found.high]).all()
     assert sample.p_of(50) == 1
+
+
+def linked(count, shift, seed, per=12):
+    """Pairs as they are drawn for linkage: as many of one person as of two, mated ones more alike by `shift`."""
+    rng = np.random.default_rng(seed)
+    first = np.tile(np.repeat(np.arange(count), per), 2)
+    other = (first + rng.integers(1, count, size=len(first))) % count
+    second = np.where(np.arange(len(first)) < len(first) // 2, first, other)
+    own = rng.normal(size=(count, count))  # some people look alike, whoever they are
+    return rng.normal(size=len(first)) + own[first, second] + shift * (first == second), first, second
+
+
+def test_p_value_of_a_link_is_that_of_counting_all_renamings():
+    """Three people whose own pairs alone are alike: of six renamings one is as good, and counts half."""
+    first, second = np.divmod(np.arange(9), 3)
+    scores = (first == second).astype(float)
+    assert link_p_value(scores, first, second, np.random.default_rng(0), permutations=20_000) == pytest.approx(1 / 12, abs=0.01)
+    same = link_p_value(np.ones(9), first, second, np.random.default_rng(0))
+    assert same == 0.5
+
+
+def test_p_value_of_a_link_keeps_its_level_and_finds_what_is_there():
+    found = [link_p_value(*linked(8, 0.0, seed), np.random.default_rng(seed), permutations=199) for seed in range(200)]
+    assert np.mean(np.array(found) <= 0.05) < 0.1
+    assert 0.3 < np.mean(found) < 0.7
+    assert link_p_value(*linked(8, 3.0, 0), np.random.default_rng(0)) < 0.01

@@ -10,6 +10,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from bench.measured import COLUMNS, LINKAGE_COLUMNS
+from bench.metrics.geometry import MEASURES
 from bench.records import newest, records
 from tests.tiny import DATA, HERE, RUN, bench, record_bytes, shrink_budget
 
@@ -42,14 +43,15 @@ def test_rows_have_the_common_format_and_sane_values(finished):
         random = row["anonymizer"].startswith("gauss")
         absent |= set() if random else {"leakage_draw_std"}
         assert row["draws"] == (3 if random else 1)
+        absent |= {f"top1_of_{size}_clips_{end}" for size in (5, 10) for end in ("low", "high")}
         # Actions are tested on two people: of so few no interval is stated.
-        of_two = {name.removesuffix("_low") for name in COLUMNS if name.endswith("_low")}
-        of_two -= {"leakage", "leakage_normalised", "top1", "top5", "mrr"}
-        absent |= {f"{name}_{end}" for name in of_two for end in ("low", "high")}
+        of_two = ("action", "utility", "transfer", *MEASURES)
+        absent |= {name for name in COLUMNS if name.startswith(of_two) and name.endswith(("_low", "_high"))}
         assert set(row) == set(COLUMNS) - set(LINKAGE_COLUMNS) - absent
         assert row["top1"] <= row["mrr"] <= 1
         assert row["p95_person"] <= row["worst_person"] <= 1
-        assert 0 <= row["information"] <= 2
+        assert 0 <= row["information_low"] <= row["information"] <= row["information_high"] <= 2
+        assert row["information_share"] == pytest.approx(row["information"] / 2)  # of the four people
         assert row["min_entropy_leakage"] == pytest.approx(np.log2(max(row["top1"], 0.25) / 0.25))
         assert row["leakage_low"] <= row["leakage"] <= row["leakage_high"]
         assert 0 <= row["leakage_normalised"] <= 1
@@ -216,7 +218,9 @@ def test_an_attacker_with_hand_made_features_has_nothing_to_refit(all_levels):
 def test_linkage_rows_hold_their_own_numbers_and_agree_with_the_predictions(all_levels):
     results, rows = all_levels
     found = [row for row in rows if row["target"] == "linkage"]
-    assert len(found) == 3 * 4
+    assert len(found) == 3 * 4 + 1
+    (room,) = (row for row in found if row["attacker"] == "nuisance-linkage")
+    assert (room["anonymizer"], room["threat"]) == ("identity", "semi-informed")
     for row in found:
         assert set(LINKAGE_COLUMNS) <= set(row)
         assert (row["metric"], row["chance"], row["prior"]) == ("AUC", 0.5, 0.5)
@@ -343,7 +347,8 @@ def test_each_flag_that_withholds_a_rank_is_raised_by_what_it_names(finished):
     alone = [m for m in measured if m.first["anonymizer"]["name"] != "null"]
     assert "no-control" in _flags(gauss, alone)
     ignorant = leaking(chosen(measured, "gauss", threat="ignorant"), 1.0, 1.0)
-    assert "frozen-beats-retrained" in _flags(gauss, [ignorant if m.first == ignorant.first else m for m in measured])
+    poor = leaking(gauss, 0.3, 0.3)
+    assert "frozen-beats-retrained" in _flags(poor, [ignorant if m.first == ignorant.first else m for m in measured])
     raw = {**gauss.first, "stages": chosen(measured, "identity").first["stages"], "draws": 1}
     same = dataclasses.replace(gauss, records=(dataclasses.replace(gauss.records[0], data=raw),))
     assert "pass-through" in _flags(same, measured)

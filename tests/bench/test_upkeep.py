@@ -169,7 +169,8 @@ def _cut_predictions(results):
 def _change_predictions(results):
     record = next(records(results / "records"))
     arrays = record.predictions()
-    np.savez(record.path.with_suffix(".npz"), **{**arrays, "attack": 1 - arrays["attack"]})
+    arrays["attack"][0] = 1 - arrays["attack"][0]
+    np.savez(record.path.with_suffix(".npz"), **arrays)
     return record.path
 
 
