@@ -29,7 +29,7 @@ class Difference:
 
 
 def difference(one: Estimate, other: Estimate) -> Difference:
-    """`one` less `other`.
+    """`one` less `other`, resample by resample, in their unit: both were drawn with the same people (Efron and Tibshirani, 1993).
 
     Raises:
         ValueError: if they were not resampled together.
@@ -51,7 +51,10 @@ def difference(one: Estimate, other: Estimate) -> Difference:
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:
-    """P values corrected for their number, so that the chance of any false claim stays below the level (Holm, 1979)."""
+    """P values corrected for their number, 0 to 1: the k-th smallest of n times n - k + 1, never below a smaller one's.
+
+    The chance of any false claim then stays below the level (Holm, Scandinavian Journal of Statistics 6, 1979).
+    """
     order = np.argsort(p_values)
     count = len(order)
     corrected = np.empty(count)
@@ -62,7 +65,8 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
 def rank_groups(values: Sequence[Estimate], level: float = 0.05) -> list[tuple[int, int]]:
     """For each value, the best and the worst rank, from 1, that it may have among all: larger is better.
 
-    A value is ranked behind another only if their difference is sure at `level` after Holm's correction for all pairs.
+    A value is ranked behind another only if their difference is sure at `level` after Holm's correction for all pairs: so the
+    chance that any true order is contradicted is at most `level`.
     """
     pairs = [(i, j) for i in range(len(values)) for j in range(i)]
     if not pairs:

@@ -1,4 +1,6 @@
-"""How far released poses are from the raw ones (methods.md section 6.6). Metres and seconds; larger is worse, 0 is unchanged.
+"""How far released poses are from the raw ones (methods.md section 6.6). Metres and seconds; larger is worse.
+
+0 is unchanged, of `jerk_ratio` 1; `foot_skate` alone may be negative, where released ankles move less than raw ones.
 
 All are means over the bodies and frames in which both the raw and the released clip show somebody; not a number where there are
 none, or fewer frames in a row than a measure needs.

@@ -6,7 +6,7 @@ from bench.metrics.uncertainty import People, mean_of_known
 
 
 def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
-    """(n,) bool: whether the true class is among the `k` best scored.
+    """(n,) bool: rank of the true class <= k, whether it is among the `k` best scored; the mean is top-k accuracy, 0 to 1.
 
     Ties count against the attacker's favour and against its disfavour alike by class order: of equally scored classes the one
     with the lower index comes first, as `argmax` has it.
@@ -20,19 +20,22 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
 
 
 def true_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n,) rank of the true class among the scores, from 1; ties as in `top_k`."""
+    """(n,) 1 + number of classes scored higher: rank of the true class, 1 to K; ties as in `top_k` (methods.md section 6.1)."""
     own = scores[np.arange(len(labels)), labels][:, None]
     before = np.arange(scores.shape[1]) < labels[:, None]
     return ((scores > own) | ((scores == own) & before)).sum(axis=1) + 1
 
 
 def reciprocal_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n,) 1 / rank of the true class, 1 / K to 1; their mean is the mean reciprocal rank (methods.md section 6.1)."""
+    """(n,) 1 / rank of the true class, without unit, 1 / K to 1; their mean is the mean reciprocal rank (methods.md section 6.1)."""
     return 1 / true_ranks(scores, labels)
 
 
 def cumulative_match(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(K,) cumulative match characteristic: share of clips whose true class is among the k best, k = 1..K; ends at 1."""
+    """(K,) share of clips whose true class is among the k best, k = 1..K: from top-1 accuracy up to 1.
+
+    The cumulative match characteristic (ISO/IEC 19795-1).
+    """
     counts = np.bincount(true_ranks(scores, labels) - 1, minlength=scores.shape[1])
     return counts.cumsum() / len(labels)
 
@@ -91,14 +94,17 @@ def vote(
 
 
 def normalised_leakage(value: float | np.ndarray, chance: float) -> float | np.ndarray:
-    """Lambda = max(0, (a - c) / (1 - c)): 0 at chance or below, 1 when every clip is named (methods.md section 6.2)."""
+    """Lambda = max(0, (a - c) / (1 - c)), without unit: 0 at chance or below, 1 when every clip is named (methods.md section
+    6.2).
+    """
     return np.maximum(0.0, (value - chance) / (1 - chance))
 
 
 def retention(value: float | np.ndarray, reference: float | np.ndarray, chance: float) -> float | np.ndarray:
-    """Utility retention (u - c) / (u_raw - c): 1 is as good as raw, 0 is guessing (methods.md section 6.6).
+    """Utility retention (u - c) / (u_raw - c), without unit: 1 is as good as raw, 0 is guessing (methods.md section 6.6).
 
-    Where the reference itself is not above chance there is no utility to retain, and the result is not a number.
+    Below 0 where it is worse than guessing, above 1 where releases are easier to learn from than raw clips. Where the reference
+    itself is not above chance there is no utility to retain, and the result is not a number.
     """
     margin = np.asarray(reference, dtype=float) - chance
     out = np.divide(value - chance, margin, out=np.full(np.broadcast(value, margin).shape, np.nan), where=margin > 0)

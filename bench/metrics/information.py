@@ -27,7 +27,7 @@ def cross_entropy(probabilities: np.ndarray, labels: np.ndarray, temperature: fl
 
 
 def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """The temperature at which probabilities (n, K) surprise least (Guo et al., ICML 2017), within 0.05 to 50."""
+    """argmin over T of `cross_entropy` of probabilities (n, K) at T (Guo et al., ICML 2017): without unit, within 0.05 to 50."""
     found = minimize_scalar(
         lambda log: cross_entropy(probabilities, labels, np.exp(log)), bounds=np.log(_TEMPERATURES), method="bounded"
     )
@@ -35,14 +35,14 @@ def fit_temperature(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 
 def entropy(labels: np.ndarray) -> float:
-    """Entropy of the classes as they occur, in bits: 0 to log2 of their number."""
+    """-sum_k p_k log2 p_k of the shares p of the classes as they occur, in bits: 0 to log2 of their number (Shannon, 1948)."""
     shares = np.bincount(labels) / len(labels)
     shares = shares[shares > 0]
     return float(-(shares * np.log2(shares)).sum())
 
 
 def mutual_information(probabilities: np.ndarray, labels: np.ndarray, temperature: float = 1.0) -> float:
-    """Lower bound on the information of a release about the label, in bits: H(label) - cross-entropy, not below 0.
+    """max(0, H(label) - cross-entropy): lower bound on the information of a release about the label, in bits, 0 to H(label).
 
     Barber and Agakov (NIPS 2003). It holds for any attacker and any temperature that was not fitted to these clips, up to the
     error of estimating both terms from them.

@@ -17,7 +17,8 @@ class Risk:
         p95: 95th percentile of the recalls, 0 to 1, between neighbours in proportion.
         exposed: Share of people who are named more often than not (recall above 0.5), 0 to 1.
         singled_out: Share of people who are named more than ten times as often as by chance, 0 to 1; 0 of ten people or fewer.
-        gini: Gini coefficient of the correct identifications: 0 is evenly spread, 1 - 1 / S all on one of S people.
+        gini: Gini coefficient of the recalls, sum_ij |r_i - r_j| / (2 n^2 mean r): 0 is evenly spread, 1 - 1 / S all on one of S
+            people (Gini, 1912; twice the area between the Lorenz curve and the diagonal).
     """
 
     worst: np.ndarray

@@ -7,9 +7,9 @@ import numpy as np
 
 
 def pareto_set(utility: np.ndarray, leakage: np.ndarray) -> np.ndarray:
-    """(..., n) bool: points that no other point of their set dominates.
+    """(..., n) bool: points that no other point of their set dominates (methods.md section 6.8).
 
-    Point i dominates j if it has at least its utility and at most its leakage, one of them strictly.
+    Point i dominates j if U_i >= U_j and L_i <= L_j, one of them strictly.
     """
     better_utility = utility[..., :, None] - utility[..., None, :]  # (..., i, j): i over j
     better_privacy = leakage[..., None, :] - leakage[..., :, None]
@@ -18,7 +18,10 @@ def pareto_set(utility: np.ndarray, leakage: np.ndarray) -> np.ndarray:
 
 
 def hypervolume(utility: np.ndarray, leakage: np.ndarray) -> np.ndarray:
-    """(...) area of the union of the rectangles from (0, 0) to (U, 1 - L), both limited to 0..1: 1 is perfect, 0 is worthless."""
+    """(...) area of the union of the rectangles from (0, 0) to (U, 1 - L), both limited to 0..1: 1 is perfect, 0 is worthless.
+
+    Without unit (Zitzler and Thiele, PPSN 1998; methods.md section 6.8).
+    """
     u, p = np.clip(utility, 0, 1), np.clip(1 - np.asarray(leakage), 0, 1)
     order = np.argsort(-u, axis=-1)
     u, p = (np.take_along_axis(values, order, axis=-1) for values in (u, p))

@@ -58,11 +58,15 @@ class Sample:
         return float(self._widening * t.ppf((1 + level) / 2, self._freedom))
 
     def p_value(self, share: float) -> float:
-        """Two-sided p value where the smaller share of the resamples lies on one side of the null: the inverse of `tail`."""
+        """Two-sided p value, 0 to 1, where the smaller share of the resamples lies on one side of the null: the inverse of
+        `tail`.
+        """
         return self.p_of(-float(norm.ppf(min(share, 0.5))))
 
     def p_of(self, deviation: float) -> float:
-        """Two-sided p value of a value so many standard deviations of its resamples away from the null."""
+        """2 P(t > deviation / widening), 0 to 1: two-sided p value of a value so many standard deviations of its resamples away
+        from the null (Student's t).
+        """
         return float(2 * t.sf(deviation / self._widening, self._freedom)) if self.enough else 1.0
 
     @property
@@ -206,7 +210,9 @@ class People:
         return cls(codes, np.vstack([np.ones(len(ids)), weights]), tuple(np.unique(groups, return_counts=True)[1].tolist()))
 
     def mean(self, values: np.ndarray) -> np.ndarray:
-        """(B + 1,) mean of a value per clip (n,): pooled over the clips of the people drawn; NaN where they have none."""
+        """(B + 1,) sum_s w_s sum of s's values / sum_s w_s clips of s: mean of a value per clip (n,), in its unit, over the clips
+        of the people drawn (methods.md section 6.7); NaN where they have none.
+        """
         people = self.weights.shape[1]
         count = self.weights @ np.bincount(self.codes, minlength=people)
         total = self.weights @ np.bincount(self.codes, weights=values, minlength=people)

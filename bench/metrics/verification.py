@@ -33,23 +33,29 @@ Weights = tuple[np.ndarray, np.ndarray]
 
 
 def roc_auc(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
-    """Probability that a mated pair scores above a non-mated one, ties counting half: 0.5 is no information, 0 always wrong."""
+    """P(m > q) + P(m = q) / 2 for a mated score m and a non-mated one q: area under the ROC curve, 0 to 1.
+
+    0.5 is no information, 0 always wrong (Mann and Whitney, Annals of Mathematical Statistics 18, 1947; Hanley and McNeil,
+    Radiology 143, 1982).
+    """
     return float(_auc(*(counts[None] for counts in _levels(mated, others, weights)))[0])
 
 
 def equal_error_rate(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
-    """The rate at which as many non-mated pairs are accepted as mated ones refused, on the ROC's convex hull: 0 to 0.5 (none).
+    """FAR = FRR, where as large a share of non-mated pairs is accepted as of mated ones refused: 0 to 0.5 (no information).
 
+    On the ROC's convex hull, between whose corners thresholds are mixed (Brümmer and de Villiers, "The BOSARIS toolkit", 2011).
     Never above 0.5, even of a reliably wrong attacker: the hull holds the diagonal, on which scores are not looked at.
     """
     return float(_equal_error_rate(*(counts[None] for counts in _levels(mated, others, weights)))[0])
 
 
 def true_accept_rate(mated: np.ndarray, others: np.ndarray, far: float, weights: Weights | None = None) -> float:
-    """Share of mated pairs accepted at the lowest threshold that accepts at most the share `far` of non-mated pairs, 0 to 1.
+    """TAR = P(m >= t), t the lowest threshold with P(q >= t) <= `far`: share of mated pairs accepted, 0 to 1.
 
-    Pairs of one score are accepted or refused together, so that `far` is never exceeded, however many tie; a `far` below the
-    share of one non-mated pair accepts what lies above all of them.
+    As ISO/IEC 19795-1 defines its complement, the false non-match rate at a false match rate. Pairs of one score are accepted or
+    refused together, so that `far` is never exceeded, however many tie; a `far` below the share of one non-mated pair accepts
+    what lies above all of them.
 
     Raises:
         ValueError: also if `far` is not within 0 to 1.
@@ -62,8 +68,10 @@ def true_accept_rate(mated: np.ndarray, others: np.ndarray, far: float, weights:
 
 
 def linkability(mated: np.ndarray, others: np.ndarray, bins: int = 100, weights: Weights | None = None) -> float:
-    """D_sys (Gomez-Barrero et al., TIFS 2018) for equal priors: 0 is unlinkable, 1 fully linkable.
+    """D_sys = sum over bins of p(s | mated) * D(s), D = 2 LR / (1 + LR) - 1 where LR > 1, else 0; LR = p(s | mated) / p(s |
+    non-mated).
 
+    For equal priors; a share from 0, unlinkable, to 1, fully linkable (Gomez-Barrero et al., TIFS 2018, equations 4 and 6).
     Histograms of `bins` equal bins over the pooled range; a bin without non-mated pairs counts as fully linkable. Sensitive to
     the binning, and high by chance below some 10,000 pairs.
     """
@@ -73,14 +81,18 @@ def linkability(mated: np.ndarray, others: np.ndarray, bins: int = 100, weights:
 
 
 def maximal_linkability(mated: np.ndarray, others: np.ndarray, bins: int = 30, weights: Weights | None = None) -> float:
-    """Maximal linkability (Otroshi Shahreza et al., TIFS 2023) in bit, 0 to 1, from histograms of `bins` equal bins."""
+    """log2(sum over bins of max(p(s | mated), p(s | non-mated))) in bit, 0 to 1 (Otroshi Shahreza et al., TIFS 2023).
+
+    From histograms of `bins` equal bins over the pooled range: sensitive to the binning, and high by chance for few pairs.
+    """
     return float(np.log2(np.maximum(*_histograms(mated, others, bins, weights)).sum()))
 
 
 def log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
-    """C_llr in bit of scores that claim to be natural logarithms of likelihood ratios: 0 is perfect, 1 is what zeros cost.
+    """C_llr = (mean log2(1 + exp(-m)) + mean log2(1 + exp(q))) / 2 in bit: 0 is perfect, 1 is what zeros cost.
 
-    Without bound above: a ratio that is far out on the wrong side costs its logarithm, an infinite one everything.
+    Of scores that claim to be natural logarithms of likelihood ratios (Brümmer and du Preez, Computer Speech and Language 20,
+    2006). Without bound above: a ratio that is far out on the wrong side costs its logarithm, an infinite one everything.
     """
     m, q, of_mated, of_others = _checked(mated, others, weights)
     missed, accepted = np.logaddexp(0, -m) @ of_mated / of_mated.sum(), np.logaddexp(0, q) @ of_others / of_others.sum()
@@ -88,7 +100,10 @@ def log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray, weights: We
 
 
 def min_log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
-    """C_llr of the scores after the best monotone calibration (pool adjacent violators): 0 to 1 (no information)."""
+    """(mean log2(1 + 1 / LR(m)) + mean log2(1 + LR(q))) / 2 in bit, 0 to 1 (no information).
+
+    C_llr with LR the best monotone calibration of the scores, by pooling adjacent violators (Brümmer and du Preez, 2006).
+    """
     m, q, ratio = _calibrated(*_levels(mated, others, weights))
     with np.errstate(divide="ignore"):  # a pool of one class alone costs that class nothing
         missed, accepted = np.log2(1 + 1 / ratio[m > 0]), np.log2(1 + ratio[q > 0])
@@ -96,10 +111,11 @@ def min_log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray, weights
 
 
 def expected_disclosure(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
-    """ZEBRA's expected privacy disclosure D_ECE in bit (Nautsch et al., Interspeech 2020): 0 to 1 / ln 4 = 0.721.
+    """D_ECE = integral over the prior p from 0 to 1 of H_b(p) - ECE(p), in bit, 0 to 1 / ln 4 = 0.721 (methods.md section 6.3).
 
-    The integral over the priors has a closed form: what a calibrated ratio costs mated pairs is `_missed_over_priors` of it,
-    and what it costs non-mated ones is that of its inverse.
+    ZEBRA's expected privacy disclosure (Nautsch et al., Interspeech 2020); ECE(p) = p mean log2(1 + (1 - p) / (p LR(m))) + (1 -
+    p) mean log2(1 + LR(q) p / (1 - p)) with calibrated ratios LR. The integral over the priors has a closed form: what a
+    calibrated ratio costs mated pairs is `_missed_over_priors` of it, and what it costs non-mated ones is that of its inverse.
     """
     m, q, ratio = _calibrated(*_levels(mated, others, weights))
     with np.errstate(divide="ignore"):
@@ -108,17 +124,19 @@ def expected_disclosure(mated: np.ndarray, others: np.ndarray, weights: Weights 
 
 
 def worst_disclosure(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
-    """ZEBRA's worst case: the largest |log10| of a calibrated likelihood ratio, that of the most telling pair; 0 is none.
+    """max |log10 LR|, a logarithm to base 10 from 0 (none) upwards: ZEBRA's worst case (Nautsch et al., Interspeech 2020).
 
-    One mated and one non-mated pair are added at either end (Laplace's rule), since a ratio from one class alone is infinite:
-    scores that part n mated from k non-mated pairs reach about log10 of the larger of n and k.
+    LR is the calibrated likelihood ratio of the most telling pair. One mated and one non-mated pair are added at either end
+    (Laplace's rule), since a ratio from one class alone is infinite: scores that part n mated from k non-mated pairs reach about
+    log10 of the larger of n and k.
     """
     m, q = (np.pad(counts, 1, constant_values=1.0) for counts in _levels(mated, others, weights))
     return float(np.abs(np.log10(_calibrated(m, q)[2])).max())
 
 
 def disclosure_grade(worst: float) -> str:
-    """ZEBRA's letter for a `worst_disclosure`: 0 (none), A up to 1, B to 2, C to 4, D to 5, E to 6, F above.
+    """ZEBRA's letter for a `worst_disclosure`: 0 (none), A up to 1, B to 2, C to 4, D to 5, E to 6, F above (Nautsch et al.,
+    2020).
 
     Raises:
         ValueError: if it is negative or not a number.
@@ -235,7 +253,7 @@ def _crossing_rate(mated: np.ndarray, others: np.ndarray) -> np.ndarray:
 
 
 def clustered_auc(people: People, scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
-    """(B + 1,) area under the ROC curve of clips, as often as their people were drawn; not a number where a kind is missing.
+    """(B + 1,) `roc_auc` of clips, 0 to 1, each as often as its person was drawn; not a number where a kind is missing.
 
     Args:
         people: The people of the clips and their resamples.
@@ -311,7 +329,7 @@ def measure_linkage(
     draws: int = DRAWS,
     chance: int = 20,
 ) -> Linkage:
-    """Measures the scores of pairs.
+    """Measures the scores of pairs; units and ranges are those of the functions named as the fields of `Linkage`.
 
     Args:
         scores: (P,) higher is more alike.
