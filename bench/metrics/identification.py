@@ -27,7 +27,7 @@ def true_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def reciprocal_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n,) 1 / rank of the true class, without unit, 1 / K to 1; their mean is the mean reciprocal rank (methods.md section 6.1)."""
+    """(n,) 1 / rank of the true class, 1 / K to 1, without unit; their mean is the mean reciprocal rank (methods.md 6.1)."""
     return 1 / true_ranks(scores, labels)
 
 

@@ -254,7 +254,7 @@ def variance_components(values: np.ndarray) -> tuple[float, float]:
     """Variances of a number between seeds, and between draws with the same seed: (between, within).
 
     values[i, j] = mean + seed_i + draw_ij, estimated by the analysis of variance of one random factor (Searle, Casella and
-    McCulloch, "Variance Components", 1992, section 3.6): within = mean over i of var_j(values[i, j]);
+    McCulloch, "Variance Components", 1992): within = mean over i of var_j(values[i, j]);
     between = var_i(mean_j(values[i, j])) less within / D, and never below 0. In the number's own unit, squared.
 
     Args:

@@ -68,10 +68,10 @@ def true_accept_rate(mated: np.ndarray, others: np.ndarray, far: float, weights:
 
 
 def linkability(mated: np.ndarray, others: np.ndarray, bins: int = 100, weights: Weights | None = None) -> float:
-    """D_sys = sum over bins of p(s | mated) * D(s), D = 2 LR / (1 + LR) - 1 where LR > 1, else 0; LR = p(s | mated) / p(s |
-    non-mated).
+    """D_sys = sum over bins of p(s | mated) D(s): a share from 0, unlinkable, to 1, fully linkable.
 
-    For equal priors; a share from 0, unlinkable, to 1, fully linkable (Gomez-Barrero et al., TIFS 2018, equations 4 and 6).
+    D = 2 LR / (1 + LR) - 1 where LR = p(s | mated) / p(s | non-mated) > 1, else 0; for equal priors (Gomez-Barrero et al., TIFS
+    2018).
     Histograms of `bins` equal bins over the pooled range; a bin without non-mated pairs counts as fully linkable. Sensitive to
     the binning, and high by chance below some 10,000 pairs.
     """
@@ -135,8 +135,9 @@ def worst_disclosure(mated: np.ndarray, others: np.ndarray, weights: Weights | N
 
 
 def disclosure_grade(worst: float) -> str:
-    """ZEBRA's letter for a `worst_disclosure`: 0 (none), A up to 1, B to 2, C to 4, D to 5, E to 6, F above (Nautsch et al.,
-    2020).
+    """ZEBRA's letter for a `worst_disclosure`: 0 (none), A up to 1, B to 2, C to 4, D to 5, E to 6, F above.
+
+    Nautsch et al. (Interspeech 2020).
 
     Raises:
         ValueError: if it is negative or not a number.

@@ -175,10 +175,11 @@ def _covered_pairs(item: tuple[tuple[int, float], int]) -> tuple[bool, bool, boo
 def coverage(count: int, crew: Crew) -> Study:
     """(b) How often the 95 % intervals hold the truth."""
     study = Study(
-        "b. Intervals", "Made-up test parts in which every person has a recall of their own, drawn about a known mean: how often
-        does the " "interval hold that mean, beside a binomial interval that takes clips for independent? Of linkage, pairs whose
-        scores " "are normal, beside an interval that takes pairs for independent; resamples of pairs vary a little too much (a
-        pair hangs " "on two people), so that these intervals may hold the truth more often than they say.",
+        "b. Intervals",
+        "Made-up test parts in which every person has a recall of their own, drawn about a known mean: how often does the "
+        "interval hold that mean, beside a binomial interval that takes clips for independent? Of linkage, pairs whose scores "
+        "are normal, beside an interval that takes pairs for independent; resamples of pairs vary a little too much (a pair "
+        "hangs on two people), so that these intervals may hold the truth more often than they say.",
     )
     items = [(case, seed) for case in _CASES for seed in range(count)]
     everything = np.array(crew.each(_covered, items, chunk=50)).reshape(len(_CASES), count, 2)
