@@ -15,6 +15,7 @@ from bench.protocols import Protocol
 from bench.records import make_record
 from bench.stages import StageStore
 from bench.status import Reporter
+from bench.threads import limit_threads
 
 
 @dataclass(frozen=True)
@@ -85,10 +86,16 @@ class Executor(Interface):
 
 
 class Worker:
-    """Does one task after the other on one device."""
+    """Does one task after the other on one device.
 
-    def __init__(self, recipe: Recipe, device: torch.device):
-        use_one_thread(device)
+    Args:
+        recipe: What it needs to know.
+        device: Where it computes.
+        threads: Threads of torch on the CPU.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device, threads: int = 1):
+        limit_threads(threads)
         self._recipe, self._device = recipe, device
         self._reporter = Reporter(recipe.results / "status", recipe.run)
         self._benches: dict[int, Bench] = {}
@@ -113,13 +120,3 @@ class Worker:
             getattr(bench, task.work.method)(*task.work.arguments)
         else:
             make_record(self._recipe.results / "records", bench, task.work)
-
-
-def use_one_thread(device: torch.device) -> None:
-    """One thread for what runs on the CPU.
-
-    A small network does not gain from several cores; several networks do, and no two of them get in each other's way. Sums come
-    out the same however many workers there are.
-    """
-    if device.type == "cpu":
-        torch.set_num_threads(1)

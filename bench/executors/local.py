@@ -39,15 +39,17 @@ class LocalExecutor:
     Args:
         recipe: What the workers need.
         devices: Device of each slot.
+        threads: Threads of torch in each.
         limits: What one task may use.
     """
 
-    def __init__(self, recipe: Recipe, devices: Sequence[torch.device], limits: Limits):
+    def __init__(self, recipe: Recipe, devices: Sequence[torch.device], threads: int, limits: Limits):
         self.slots = len(devices)
         self._limits = limits
         context = multiprocessing.get_context("spawn")
+        how = (threads, limits.memory_mb)
         self._free = [
-            ProcessPool(1, context=context, initializer=_start, initargs=(recipe, device, limits.memory_mb)) for device in devices
+            ProcessPool(1, context=context, initializer=_start, initargs=(recipe, device, *how)) for device in devices
         ][::-1]
         self._pools = list(self._free)
         self._done: queue.SimpleQueue[Done] = queue.SimpleQueue()
@@ -95,14 +97,14 @@ def _ending(status: int) -> str:
 _worker: Worker
 
 
-def _start(recipe: Recipe, device: torch.device, memory_mb: float | None) -> None:
+def _start(recipe: Recipe, device: torch.device, threads: int, memory_mb: float | None) -> None:
     """Sets up a worker: it ends with its parent, leaves Ctrl-C to it, and minds its memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if memory_mb is not None:
         threading.Thread(target=_mind_memory, args=(memory_mb,), daemon=True).start()
     global _worker
-    _worker = Worker(recipe, device)
+    _worker = Worker(recipe, device, threads)
 
 
 def _do(task: Task) -> Done:

@@ -1,15 +1,15 @@
 """Chooses an executor, its devices and its number of slots."""
 
-import os
 from dataclasses import dataclass, field
 
 import torch
 
-from bench.executors.base import Executor, Recipe
+from bench.executors.base import Executor, Recipe, Worker
 from bench.executors.local import Limits, LocalExecutor
 from bench.executors.ray import RayExecutor
 from bench.executors.serial import SerialExecutor
 from bench.files import UserError
+from bench.threads import cores
 
 EXECUTORS = ("serial", "local", "ray")
 
@@ -39,10 +39,10 @@ class Where:
             return 1
         return self.workers or (len(self.devices) if self.devices[0].type == "cuda" else cores())
 
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    @property
+    def threads(self) -> int:
+        """Threads of torch in each worker on this machine: they share its cores where they only bring clips to a GPU."""
+        return max(1, cores() // self.slots) if self.devices[0].type == "cuda" else 1
 
 
 def make_executor(where: Where, recipe: Recipe) -> Executor:
@@ -52,9 +52,10 @@ def make_executor(where: Where, recipe: Recipe) -> Executor:
         UserError: if there is none of that name, or it cannot be had.
     """
     if where.executor == "serial":
-        return SerialExecutor(recipe, where.devices[0])
+        return SerialExecutor(Worker(recipe, where.devices[0], where.threads))
     if where.executor == "local":
-        return LocalExecutor(recipe, [where.devices[i % len(where.devices)] for i in range(where.slots)], where.limits)
+        devices = [where.devices[i % len(where.devices)] for i in range(where.slots)]
+        return LocalExecutor(recipe, devices, where.threads, where.limits)
     if where.executor == "ray":
         return RayExecutor(recipe, where.devices[0], where.workers, where.address)
     raise UserError(f"no executor named {where.executor!r}; there are {', '.join(EXECUTORS)}")

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import binomtest
 
-from bench.executors.base import use_one_thread
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.uncertainty import Estimate, People
 from bench.protocols import Protocol, Split
+from bench.threads import limit_threads
 from bench.validation.instrument import as_row, attack, leakage, of_scores, synthetic, taught
 
 SURE = 0.99  # of binomial limits: six studies should not fail by chance
@@ -54,9 +54,7 @@ class Study:
 
 
 def _start() -> None:
-    import torch
-
-    use_one_thread(torch.device("cpu"))
+    limit_threads()
 
 
 @dataclass(frozen=True)
