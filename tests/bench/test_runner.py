@@ -206,6 +206,15 @@ def test_plugins_that_misbehave_cost_their_own_pairs_and_no_others(undisturbed, 
 
 
 @pytest.mark.slow
+def test_a_hang_under_ray_ends_and_costs_no_other_pair(undisturbed, tmp_path, plugins):
+    pytest.importorskip("ray")
+    asked = ("--executor", "ray", "--anonymizers", "hangs,gauss:std=0.1", "--seconds", "25")
+    done = outcome(start(tmp_path / "r", *asked, environment=plugins))
+    assert {failure["anonymizer"]: failure["error"] for failure in done["failed"]} == {"hangs": NAMES["hangs"][1]}
+    assert record_bytes(tmp_path / "r") == record_bytes(undisturbed)
+
+
+@pytest.mark.slow
 def test_a_full_disk_fails_what_it_must_and_leaves_nothing_half_written(undisturbed, tmp_path):
     def no_room():  # files of more than 60 kB cannot be written, as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
