@@ -44,8 +44,8 @@ def choose(found: Sequence[Record], sample: int | None, seed: int) -> list[Recor
 def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float, tell: Callable[[Verdict], None]) -> bool:
     """Measures records again and compares what attackers and action classifiers say of each clip.
 
-    Only the prepared clips are taken from the results folder; everything else is computed anew in a folder of its own, shared
-    stages once.
+    Only the prepared clips, if they are there, are taken from the results folder; everything else is computed anew in a folder of
+    its own, shared stages once.
 
     Args:
         found: The records.
@@ -60,7 +60,8 @@ def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float
     sound, plans, broken = True, {}, {}
     with tempfile.TemporaryDirectory(prefix="bench-audit-") as name:
         again = Path(name)
-        (again / "data").symlink_to((results / "data").resolve(), target_is_directory=True)
+        if (results / "data").is_dir():  # or data sets that can be had are prepared anew
+            (again / "data").symlink_to((results / "data").resolve(), target_is_directory=True)
         for record in found:
             try:
                 (plans[record.path],) = experiment_of(record).plans(again)
