@@ -4,6 +4,7 @@
     reading.html        how to read them, from the protocols, levels, flags and budgets themselves
     method-*.html       everything measured of one method on one board
     leaderboard.json, leaderboard.csv
+    .bench-pages        names of all of these: nothing else may be in the folder when they are replaced
 
 Names come from strangers: the templates escape whatever they are given, and JSON within a page cannot end its element.
 """
@@ -26,13 +27,13 @@ from bench.report.motion import Motion, motion_of
 from bench.summary import FLAGS, WITHHOLDING
 from bench.threat import RANKING, THREATS
 
-_MARK = "leaderboard.json"
+_MARK = ".bench-pages"
 _ALL = "worst of all"
 _LONG = 80  # characters of a file name
 
 
 def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
-    """Writes the pages; a folder that they were written into before is replaced whole.
+    """Writes the pages; a folder that holds nothing but earlier ones is replaced whole.
 
     Args:
         results: Folder in which released synthetic clips may lie, for the pages of methods.
@@ -40,8 +41,8 @@ def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
     Raises:
         UserError: if the folder holds other things.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).is_file():
-        raise UserError(f"{folder} holds other things than these pages; choose another folder or empty it")
+    if others := _others(folder):
+        raise UserError(f"{folder} holds other things than these pages ({others[0]}); choose another folder or empty it")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.report", "site"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
@@ -62,8 +63,18 @@ def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
                 shown = {"cells": board_row(board, row), "motion": motion, "data": _of_motion(motion), "plain": _plain}
                 write(page(i, row), "method.html", board=board, row=row, script=_asset("viewer.js"), **shown)
         write_board_csv(boards, temporary / "leaderboard.csv")
-        write_board_json(boards, str(temporary / _MARK))
+        write_board_json(boards, str(temporary / "leaderboard.json"))
+        (temporary / _MARK).write_text("".join(f"{path.name}\n" for path in sorted(temporary.iterdir())), encoding="utf-8")
     return folder / "index.html"
+
+
+def _others(folder: Path) -> list[str]:
+    """Names in a folder that are not those of pages written into it before."""
+    if not folder.exists():
+        return []
+    mark = folder / _MARK
+    ours = {_MARK, *mark.read_text(encoding="utf-8").splitlines()} if mark.is_file() else set()
+    return sorted({path.name for path in folder.iterdir()} - ours)
 
 
 def page(board: int, row: Row) -> str:

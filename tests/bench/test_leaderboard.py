@@ -102,7 +102,7 @@ def test_files_hold_what_the_terminal_shows(measured, tmp_path):
     files = ["--json", str(tmp_path / "board.json"), "--csv", str(tmp_path / "board.csv")]
     assert bench("leaderboard", *files, results=measured).exit_code == 0
     (board,) = json.loads((tmp_path / "board.json").read_text())["boards"]
-    lines = list(csv.DictReader((tmp_path / "board.csv").open()))
+    lines = list(csv.DictReader((tmp_path / "board.csv").read_text().splitlines()))
     assert [line["method"] for line in lines] == [method["anonymizer"] for method in board["methods"]]
     assert {method["reproduced"] for method in board["methods"]} == {record_date(measured)}
     identity = next(method for method in board["methods"] if method["anonymizer"] == "identity")
@@ -149,12 +149,20 @@ def test_pages_replace_earlier_ones_and_nothing_else(measured, tmp_path):
         assert bench("leaderboard", "--html", str(site), results=measured).exit_code == 0
     names = {path.name for path in site.iterdir()}
     assert {"index.html", "reading.html", "leaderboard.json", "leaderboard.csv", "method-0-identity.html"} <= names
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.txt").write_text("years of work")
-    said = bench("leaderboard", "--html", str(other), results=measured)
+    (site / "index.html").unlink()  # its own pages may be damaged
+    assert bench("leaderboard", "--html", str(site), results=measured).exit_code == 0
+    assert (site / "index.html").is_file()
+
+
+@pytest.mark.parametrize("beside", [(), ("leaderboard.json",), ("leaderboard.json", "index.html", ".bench-pages")])
+def test_pages_never_replace_what_is_not_theirs(measured, tmp_path, beside):
+    """Tables beside it, as in `results/published`, or earlier pages, do not make a file one of ours."""
+    for name in ("thesis.txt", *beside):
+        (tmp_path / name).write_text("index.html\nleaderboard.json\n" if name == ".bench-pages" else "years of work")
+    said = bench("leaderboard", "--html", str(tmp_path), results=measured)
     assert said.exit_code == 2
-    assert (other / "thesis.txt").read_text() == "years of work"
+    assert "holds other things" in said.output
+    assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
 def test_strangers_names_cannot_break_out_of_a_page(measured, tmp_path):
