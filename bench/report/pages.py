@@ -159,7 +159,7 @@ def _of_point(point: TradeOff, row: Row, number: int, ranks: bool) -> dict[str, 
         "family": point.family,
         "strength": point.strength if math.isfinite(point.strength) else None,
         "flags": list(point.withheld),
-        "reproduced": row.reproduced,
+        "when": row.checked,
     }
     return found | ({"rank": row.budget_rank, "privacy": row.privacy_rank} if ranks else {})
 

@@ -3,6 +3,8 @@
 import csv
 import dataclasses
 import json
+import shutil
+from datetime import UTC, datetime
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,9 @@ import pytest
 from bench.grid import TradeOff
 from bench.leaderboard import RANKED, UNRANKED, Row, budget_ranks, history
 from bench.metrics.uncertainty import Sample, estimate
+from bench.records import records
+from bench.report.board import load_boards
+from bench.verdicts import TOLERANCE, write_reproductions
 from tests.tiny import DATA, HERE, RUN, bench, shrink_budget
 
 PEOPLE = Sample((20,))
@@ -76,7 +81,7 @@ def test_records_without_a_date_count_as_the_first():
 def test_a_budget_is_kept_as_measured_or_surely(value, high, answer):
     leakage = dataclasses.replace(around(0.05), value=value, high=high)
     spot = dataclasses.replace(point("a", 1.0, 0.05), leakage=leakage)
-    row = Row("a", "", "", RANKED, spot, None, None, None, None, (), "", ())
+    row = Row("a", "", "", RANKED, spot, None, None, None, None, (), "", (), ())
     assert row.within(0.10) == answer
     assert dataclasses.replace(row, point=None, standing=UNRANKED).within(0.40) == "no"
 
@@ -104,7 +109,8 @@ def test_files_hold_what_the_terminal_shows(measured, tmp_path):
     (board,) = json.loads((tmp_path / "board.json").read_text())["boards"]
     lines = list(csv.DictReader((tmp_path / "board.csv").read_text().splitlines()))
     assert [line["method"] for line in lines] == [method["anonymizer"] for method in board["methods"]]
-    assert {method["reproduced"] for method in board["methods"]} == {record_date(measured)}
+    assert {method["measured"] for method in board["methods"]} == {record_date(measured)}
+    assert {line["when"] for line in lines} == {f"measured on {record_date(measured)}"}
     identity = next(method for method in board["methods"] if method["anonymizer"] == "identity")
     assert set(identity["within"]) == {"0.05", "0.10", "0.20", "0.40"}
     piped = bench("leaderboard", "--json", "-", results=measured)
@@ -166,12 +172,11 @@ def test_pages_never_replace_what_is_not_theirs(measured, tmp_path, beside):
 
 
 def test_strangers_names_cannot_break_out_of_a_page(measured, tmp_path):
-    from bench.report.board import load_boards
     from bench.report.pages import write_site
 
     (board,) = load_boards(measured, None, None, None).boards
     evil = '</script><script>alert("x")</script><b>'
-    rows = tuple(dataclasses.replace(row, provider=evil, isolation=evil, reproduced=evil) for row in board.rows)
+    rows = tuple(dataclasses.replace(row, provider=evil, isolation=evil, measured=evil) for row in board.rows)
     write_site([dataclasses.replace(board, rows=rows)], tmp_path / "site", measured)
     for path in (tmp_path / "site").glob("*.html"):
         assert "<script>alert" not in path.read_text(), path.name
@@ -179,7 +184,6 @@ def test_strangers_names_cannot_break_out_of_a_page(measured, tmp_path):
 
 
 def test_pages_show_synthetic_people_only(measured):
-    from bench.report.board import load_boards
     from bench.report.motion import motion_of
 
     (board,) = load_boards(measured, None, None, None).boards
@@ -196,3 +200,39 @@ def test_pages_show_synthetic_people_only(measured):
     assert motion_of(learnt, measured).raw is None
     strange = dict(real) | {"anonymizer": {**real["anonymizer"], "parameters": {"submission": "abc"}}}
     assert motion_of(dataclasses.replace(row, rows=(SimpleNamespace(first=strange),)), measured).raw is None
+
+
+def when(results):
+    """What the board says of each method: measured or reproduced, and when."""
+    (board,) = load_boards(results, None, None, None).boards
+    return {row.anonymizer: row.checked for row in board.rows}
+
+
+def test_only_an_audit_makes_a_method_reproduced(measured, tmp_path, monkeypatch):
+    """One of the eight records of noise is measured again; of one that was written anew since, nothing is known."""
+    shrink_budget(monkeypatch)
+    results = shutil.copytree(measured, tmp_path / "copy")
+    record = next(r for r in records(results / "records") if r.data["names"]["anonymizer"] == "gauss:std=0.1")
+    once, today = f"measured on {record_date(results)}", f"{datetime.now(UTC):%Y-%m-%d}"
+    write_reproductions([(record, True)], 0.1, results)
+    write_reproductions([(record, False)], 0, results)
+    assert set(when(results).values()) == {once}, "neither is within a tenth of a probability nor to the bit what is asked"
+    assert bench("audit", record.data["key"], *HERE, results=results).exit_code == 0
+    assert when(results) == {"identity": once, "null": once, "gauss:std=0.1": f"reproduced on {today} (1 of 8 records)"}
+    for path in (record.path, record.path.with_suffix(".npz")):
+        content = path.read_bytes()
+        path.write_bytes(content + b" ")
+        assert set(when(results).values()) == {once}, "not the file that was audited"
+        path.write_bytes(content)
+    write_reproductions([(record, False)], TOLERANCE, results)
+    assert when(results)["gauss:std=0.1"] == f"NOT reproduced on {today} (1 of 8 records)"
+    assert "NOT reproduced" in bench("leaderboard", results=results).output
+
+
+def test_an_audit_that_could_not_be_done_says_nothing(measured, tmp_path, monkeypatch):
+    shrink_budget(monkeypatch)
+    results = shutil.copytree(measured, tmp_path / "copy")
+    record = next(records(results / "records"))
+    record.path.write_text(json.dumps({**record.data, "attacker": {**record.data["attacker"], "code": 99}}))
+    assert bench("audit", record.data["key"], *HERE, results=results).exit_code == 1
+    assert not (results / "audits").exists()

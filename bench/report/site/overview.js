@@ -13,7 +13,7 @@
     ["Privacy rank", (p) => rank(p.privacy), (p) => (p.privacy ? p.privacy[0] + p.privacy[1] / 1000 : Infinity)],
     ["Flags", (p) => p.flags.join(", "), (p) => p.flags.join(", ")],
     ["Provider", (p) => p.provider, (p) => p.provider],
-    ["Reproduced", (p) => p.reproduced || "-", (p) => p.reproduced],
+    ["When", (p) => p.when, (p) => p.when],
   ];
   const state = { sort: 0, down: false };
 
