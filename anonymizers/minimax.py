@@ -30,7 +30,7 @@ from bench.data.clips import presence
 from bench.files import UserError
 from bench.presets import TrainingConfig
 from bench.protocols import ACTION, Part
-from bench.training import augmented, learning_rate, parameter_groups, precision
+from bench.training import augmented, descend, learning_rate, make_optimiser, parameter_groups, precision
 
 
 @dataclass(frozen=True)
@@ -147,7 +147,7 @@ class Game:
         groups = parameter_groups(self.anonymizer, config.weight_decay)
         movers = [_optimiser(groups, config)]
         movers += [_optimiser(parameter_groups(g.model, config.weight_decay), config, classifier=True) for g in self.privacy]
-        critic = torch.optim.Adam(self.discriminator.parameters(), lr=1e-3)
+        critic = make_optimiser("adam", [{"params": list(self.discriminator.parameters())}], lr=1e-3)
         steps = max(len(self.train) // config.batch, 1)
         if config.most_steps:
             steps = min(steps, config.most_steps)
@@ -158,19 +158,20 @@ class Game:
         best, chosen, kept, turn = -np.inf, 0, self.anonymizer.state_dict(), 0
         for epoch in range(config.epochs):
             order = self.train[torch.randperm(len(self.train), generator=self.generator, device=self.clips.device)]
+            batches = order.split(config.batch)[:steps]
+            longest = self._longest(batches)
             sums: dict[str, Tensor] = {}
             counts: dict[str, int] = {}
-            for step in range(steps):
+            for step, indices in enumerate(batches):
                 share = learning_rate(config, epoch + step / steps) / config.lr
                 for mover in movers:
                     for group in mover.param_groups:
                         group["lr"] = share * group["peak"]
                 turn += 1
-                indices = order[step * config.batch : (step + 1) * config.batch]
                 if turn % (self.minimization_steps + 1):
-                    losses = self._minimise(indices, movers[0], critic)
+                    losses = self._minimise(indices, longest[step], movers[0], critic)
                 else:
-                    losses = self._maximise(indices, movers[1:])
+                    losses = self._maximise(indices, longest[step], movers[1:])
                 for name, value in losses.items():
                     sums[name] = sums.get(name, 0) + value
                     counts[name] = counts.get(name, 0) + 1
@@ -194,13 +195,24 @@ class Game:
             "raw_curves": {"action": self.action.curves, "private": [g.curves for g in self.privacy]},
         }
 
-    def _minimise(self, indices: Tensor, mover: torch.optim.Optimizer, critic: torch.optim.Optimizer) -> dict[str, Tensor]:
+    def _longest(self, batches: Sequence[Tensor]) -> list[int]:
+        """Frames of the longest clip of each batch, fetched from the device at one go: asked batch by batch, it would stall.
+
+        A network without temporal context reads no whole clips, and need not know.
+        """
+        if self.anonymizer.frame_wise:
+            return [0] * len(batches)
+        return torch.stack([self.clips.lengths[indices].max() for indices in batches]).tolist()
+
+    def _minimise(
+        self, indices: Tensor, longest: int, mover: torch.optim.Optimizer, critic: torch.optim.Optimizer
+    ) -> dict[str, Tensor]:
         """A step of the anonymizer, and of the discriminator if there is one."""
         self.anonymizer.train()
         for g in self.privacy:
             g.model.requires_grad_(False).train(self.published)
         with precision(self.clips.device, self.config):
-            x, out, views = self._anonymized(indices, [self.action, *self.privacy], self.generator)
+            x, out, views = self._anonymized(indices, longest, [self.action, *self.privacy], self.generator)
             action = functional.cross_entropy(self.action.model(views[0]), self.action.labels[indices])
             privacy = [entropy(g.model(view)) for g, view in zip(self.privacy, views[1:], strict=True)]
             hidden = torch.stack(privacy).mean()
@@ -212,44 +224,35 @@ class Game:
                 doubt = self.discriminator(made).mean()
                 loss = loss - self.terms.gamma * doubt
                 losses["realism"] = doubt
-        mover.zero_grad(set_to_none=True)
-        loss.backward()
-        if self.config.clip_norm:
-            nn.utils.clip_grad_norm_(self.anonymizer.parameters(), self.config.clip_norm)
-        mover.step()
+        descend(mover, loss, self.anonymizer.parameters(), self.config.clip_norm)
         if self.terms.gamma:
             hinge = functional.relu(1 - self.discriminator(real)) + functional.relu(1 + self.discriminator(made.detach()))
-            critic.zero_grad(set_to_none=True)
-            hinge.mean().backward()
-            critic.step()
+            descend(critic, hinge.mean())
             losses["discriminator_loss"] = hinge.mean()
         return {name: value.detach() for name, value in losses.items()}
 
-    def _maximise(self, indices: Tensor, movers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
+    def _maximise(self, indices: Tensor, longest: int, movers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
         """A step of the privacy classifiers."""
         with torch.no_grad(), precision(self.clips.device, self.config):
             self.anonymizer.train(self.published)
-            _, _, views = self._anonymized(indices, self.privacy, self.generator)
+            _, _, views = self._anonymized(indices, longest, self.privacy, self.generator)
         found = []
         for g, view, mover in zip(self.privacy, views, movers, strict=True):
             g.model.requires_grad_(True).train()
             with precision(self.clips.device, self.config):
                 loss = functional.cross_entropy(g.model(view), g.labels[indices])
-            mover.zero_grad(set_to_none=True)
-            loss.backward()
-            if self.config.clip_norm:
-                nn.utils.clip_grad_norm_(g.model.parameters(), self.config.clip_norm)
-            mover.step()
+            descend(mover, loss, g.model.parameters(), self.config.clip_norm)
             found.append(loss.detach())
         return {"privacy_loss": torch.stack(found).mean()}
 
     def _anonymized(
-        self, indices: Tensor, readers: Sequence[Classifier], generator: torch.Generator | None
+        self, indices: Tensor, longest: int, readers: Sequence[Classifier], generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, list[Tensor]]:
         """Clips that the anonymizer reads (N, 3, T, V, M), what it makes of them, and the window of that for each reader.
 
         A network without temporal context reads no other frames than the classifiers do; one with it reads whole clips. With a
-        generator, readers see what they are shown in their own training: drawn windows, augmented.
+        generator, readers see what they are shown in their own training: drawn windows, augmented. `longest` is the number of
+        frames of the longest clip.
         """
         wanted = {reader.view: None for reader in readers}
         windows = [self.clips.window_frames(indices, *view, generator) for view in wanted]
@@ -259,7 +262,7 @@ class Game:
             out = self._masked(self.anonymizer(x), x)
             cuts = list(out.split([view.shape[1] for view in windows], dim=2))
         else:
-            frames = max(self.least, int(lengths.max()), self.anonymizer.multiple)
+            frames = max(self.least, longest, self.anonymizer.multiple)
             x = self.clips.gather(indices, torch.arange(frames, device=self.clips.device) % lengths[:, None])
             out = self._masked(self.anonymizer(x), x)
             cuts = [out.take_along_dim(view[:, None, :, None, None], dim=2) for view in windows]
@@ -279,7 +282,7 @@ class Game:
         return squares.mean() if self.published else (squares * presence(x)).sum() / (3 * presence(x).sum() * x.shape[3])
 
     def _directions(self, clips: Tensor, x: Tensor) -> Tensor:
-        """(F, bones, 3) directions of the bones of every body and frame that is there in `x`."""
+        """(F, bones, 3) directions of the bones of every body and frame that is there in `x`; a GPU stalls to tell how many."""
         children = [child for child, _ in self.clips.layout.bones]
         unit = bone_directions(bone_vectors(clips, self.clips.layout))[:, :, :, children]
         return unit.permute(0, 2, 4, 3, 1)[presence(x)[:, 0, :, 0]]
@@ -293,8 +296,9 @@ class Game:
         """Accuracy of the raw-trained classifiers on held-out clips, anonymized."""
         self.anonymizer.eval()
         hits = torch.zeros(1 + len(raw), device=self.clips.device)
-        for indices in self.held.split(64):
-            _, _, views = self._anonymized(indices, [self.action, *raw], None)
+        batches = self.held.split(64)
+        for indices, longest in zip(batches, self._longest(batches), strict=True):
+            _, _, views = self._anonymized(indices, longest, [self.action, *raw], None)
             for i, (reader, view) in enumerate(zip((self.action, *raw), views, strict=True)):
                 hits[i] += (reader.model(view).argmax(dim=1) == reader.labels[indices]).sum()
         found = (hits / len(self.held)).tolist()
@@ -323,11 +327,11 @@ def load_published(model: nn.Module, file: Path) -> None:
 def _optimiser(groups: list[dict], config: TrainingConfig, *, classifier: bool = False) -> torch.optim.Optimizer:
     """SGD as published; otherwise Adam for the anonymizer and a tenth of the classifiers' own rate for them."""
     if config.published:
-        mover = torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+        mover = make_optimiser("sgd", groups, lr=config.lr)
     elif classifier:
-        mover = torch.optim.SGD(groups, lr=config.lr / 10, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+        mover = make_optimiser("sgd", groups, lr=config.lr / 10)
     else:
-        mover = torch.optim.Adam([{**group, "weight_decay": 0.0} for group in groups], lr=1e-3)
+        mover = make_optimiser("adam", [{**group, "weight_decay": 0.0} for group in groups], lr=1e-3)
     for group in mover.param_groups:
         group["peak"] = group["lr"]
     return mover

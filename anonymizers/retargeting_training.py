@@ -19,6 +19,7 @@ from bench.files import UserError
 from bench.presets import Preset
 from bench.protocols import ACTION, SUBJECT
 from bench.skeleton import Layout
+from bench.training import descend, make_optimiser
 
 # Weights of the losses, as published for the training script.
 _CROSS, _ENDS, _TRIPLET, _LATENT, _SMOOTH, _CRITIC, _ACTION, _PERSON = 0.1, 1.0, 1.0, 10.0, 3.0, 1.0, 10.0, 0.1
@@ -109,14 +110,16 @@ class Retargeter:
                 {f"{code} {what}": CodeHead(channels, counts[what]) for code in ("motion", "privacy") for what in counts}
             ).to(device)
             self.critic = Critic(joints).to(device)
-        self.ends = _end_effectors(self.layout)
+        leaves, chains = _end_effectors(self.layout)
+        self.ends = torch.tensor(leaves, device=device), chains.to(device)
 
     def train(self) -> dict[str, Any]:
         """Trains everything; returns the mean of each loss over each stage, and the reconstruction error."""
         coders = [*self.motion.parameters(), *self.privacy.parameters(), *self.decoder.parameters()]
         judges = [*self.heads.parameters(), *self.critic.parameters()]
         self.movers = {
-            name: torch.optim.AdamW(group, lr=self.sizes.lr) for name, group in (("coders", coders), ("judges", judges))
+            name: make_optimiser("adamw", [{"params": group}], self.sizes.lr)
+            for name, group in (("coders", coders), ("judges", judges))
         }
         stages = [name for name in _SHARES if self.adversaries or name != "heads"]
         steps = {name: self._steps(name) for name in stages}
@@ -150,7 +153,7 @@ class Retargeter:
 
     def _singles(self) -> Iterator[Tensor]:
         while True:
-            yield torch.randint(len(self.clips), (self.sizes.batch,), generator=self.generator).to(self.clips.device)
+            yield self._sent(torch.randint(len(self.clips), (self.sizes.batch,), generator=self.generator))
 
     def _quadruplets(self) -> Iterator[Tensor]:
         """(4 * batch,) clips x1 = (p1, a1), x2 = (p2, a2), y1 = (p2, a1), y2 = (p1, a2), each a block, of one set-up."""
@@ -171,15 +174,19 @@ class Retargeter:
         def batches() -> Iterator[Tensor]:
             while True:
                 drawn = torch.randint(len(quadruplets), (size,), generator=self.generator)
-                yield quadruplets[drawn].T.reshape(-1).to(self.clips.device)
+                yield self._sent(quadruplets[drawn].T.reshape(-1))
 
         return batches()
+
+    def _sent(self, drawn: Tensor) -> Tensor:
+        """What was drawn on the CPU, on its way to the device; nobody waits for it to arrive."""
+        return drawn.to(self.clips.device, non_blocking=True)
 
     def _windows(self, indices: Tensor) -> Tensor:
         """(n, 75, V, 3) of the first body of each clip, from a random start."""
         lengths = self.clips.lengths[indices]
         spare = (lengths - FRAMES).clamp_min(0)
-        start = (torch.rand(len(indices), generator=self.generator).to(spare.device) * (spare + 1)).long()
+        start = (self._sent(torch.rand(len(indices), generator=self.generator)) * (spare + 1)).long()
         frames = torch.minimum(start[:, None] + torch.arange(FRAMES, device=spare.device), (lengths - 1)[:, None])
         return self._centred(self.clips.gather(indices, frames))
 
@@ -237,7 +244,7 @@ class Retargeter:
     def _end_effector_error(self, made: Tensor, z: Tensor) -> Tensor:
         """Squared difference of the speeds of hands, feet and head, in lengths of their chains, summed over time."""
         joints, chains = self.ends
-        speeds = [value[:, :, joints].diff(dim=1).norm(dim=3) / chains.to(value.device) for value in (made, z)]
+        speeds = [value[:, :, joints].diff(dim=1).norm(dim=3) / chains for value in (made, z)]
         return (speeds[0] - speeds[1]).square().sum(dim=1).mean()
 
     def _embedding(self, motion: Tensor, privacy: Tensor, indices: Tensor) -> dict[str, Tensor]:
@@ -269,11 +276,7 @@ class Retargeter:
         return {"heads": loss, "critic's own": critic}
 
     def _move(self, who: str, loss: Tensor) -> None:
-        self.movers[who].zero_grad(set_to_none=True)
-        loss.backward()
-        for group in self.movers[who].param_groups:
-            nn.utils.clip_grad_norm_(group["params"], 10.0)
-        self.movers[who].step()
+        descend(self.movers[who], loss, self.movers[who].param_groups[0]["params"], 10.0)
 
 
 def _smoothness(made: Tensor, z: Tensor) -> Tensor:

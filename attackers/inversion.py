@@ -21,7 +21,7 @@ from bench.data.clips import ClipSet
 from bench.presets import Preset
 from bench.protocols import Part
 from bench.specs import param
-from bench.training import Progress
+from bench.training import Progress, descend, make_optimiser
 
 _WEIGHTS = "model.safetensors"
 _DILATIONS = (1, 2, 4, 8, 16)
@@ -103,7 +103,8 @@ class TemporalInverter(Inverter):
             torch.manual_seed(seed)
             network = self._network(raw)
         generator = torch.Generator(raw.device).manual_seed(seed)
-        optimiser = torch.optim.Adam(network.parameters(), lr=self.lr)
+        optimiser = make_optimiser("adam", [{"params": list(network.parameters())}], self.lr)
+        bones = torch.tensor(raw.layout.bones, device=raw.device).T
         train = torch.as_tensor(part.train, device=raw.device)
         steps = max(len(train) // self.batch, 1)
         if preset.attack.most_steps:
@@ -120,11 +121,8 @@ class TemporalInverter(Inverter):
                 drawn = generator.get_state()
                 seen = released.windows(indices, self.frames, "window", generator)
                 truth = raw.windows(indices, self.frames, "window", generator.set_state(drawn))  # the same frames
-                loss = self._loss(network(seen), truth, raw)
-                optimiser.zero_grad(set_to_none=True)
-                loss.backward()
-                nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-                optimiser.step()
+                loss = self._loss(network(seen), truth, bones)
+                descend(optimiser, loss, network.parameters(), 1.0)
             curve.append(_position_error(network, released, raw, part.validation))
             if curve[-1] <= min(curve):
                 best = {key: value.clone() for key, value in network.state_dict().items()}
@@ -140,11 +138,18 @@ class TemporalInverter(Inverter):
             "curve": curve,
         }
 
-    def _loss(self, restored: Tensor, raw: Tensor, clips: ClipSet) -> Tensor:
-        """Mean squared error (m^2) of positions and, weighted, of bone lengths, where a body is."""
+    def _loss(self, restored: Tensor, raw: Tensor, bones: Tensor) -> Tensor:
+        """Mean squared error (m^2) of positions and, weighted, of bone lengths, where a body is.
+
+        Picking what is there makes a GPU tell how much that is; a sum with weights would not, but ends in other last digits.
+
+        Args:
+            restored, raw: (N, 3, T, V, M).
+            bones: (2, B) children and parents.
+        """
         there = (raw != 0).any(dim=3).any(dim=1)  # (N, T, M)
         position = (restored - raw).square().sum(1)[there.unsqueeze(2).expand(-1, -1, raw.shape[3], -1)].mean()
-        child, parent = torch.tensor(clips.layout.bones, device=raw.device).T
+        child, parent = bones
 
         def lengths(x: Tensor) -> Tensor:
             squares = (x[:, :, :, child] - x[:, :, :, parent]).square().sum(1)  # (N, T, B, M)

@@ -23,7 +23,7 @@ from bench.metrics.verification import roc_auc
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import Part
 from bench.specs import param
-from bench.training import Progress, precision
+from bench.training import Progress, descend, make_optimiser, precision
 
 _WEIGHTS = "pair.safetensors"
 _BATCH = 128  # pairs, where nothing is learnt
@@ -138,7 +138,7 @@ class LinkageNetwork(Linker):
         """Trains on the training pairs and writes the network that did best on the validation pairs."""
         train, check = part.training_pairs, part.validation_pairs
         chosen = [p for p in parameters if p.requires_grad]
-        optimiser = torch.optim.Adam(chosen, lr=lr)
+        optimiser = make_optimiser("adam", [{"params": chosen}], lr)
         schedule = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=1 / 3, patience=2)
         generator = torch.Generator(clips.device).manual_seed(seed)
         first, second = torch.from_numpy(train.clips.T).to(clips.device)
@@ -158,10 +158,7 @@ class LinkageNetwork(Linker):
                     both = [clips.windows(side[at], config.frames, config.sampling, generator) for side in (first, second)]
                     with precision(clips.device, config):
                         loss = functional.binary_cross_entropy_with_logits(network(*both), mated[at])
-                    optimiser.zero_grad(set_to_none=True)
-                    loss.backward()
-                    nn.utils.clip_grad_norm_(chosen, 5.0)
-                    optimiser.step()
+                    descend(optimiser, loss, chosen, 5.0)
                 network.eval()
                 scores = _similarity(network, clips, clips, check.clips, config)
                 curve.append(roc_auc(scores[check.mated], scores[~check.mated]))

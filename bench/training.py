@@ -1,8 +1,12 @@
-"""The one training loop: action classifiers, neural attackers and adversaries are all trained here."""
+"""The training loop of classifiers: of actions, neural attackers, verifiers, and those that an adversary starts with.
+
+What learns by another loss than that of a classifier (minimax games, retargeting, inverters, networks of pairs) has a loop of its
+own, beside that loss; it takes from here how an optimiser is made and how a step is taken.
+"""
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +17,7 @@ from torch import Tensor, nn
 
 from bench.checkpoint import Checkpoint
 from bench.data.clips import ClipSet, rotate_about_vertical, stretch
+from bench.execution import Pieces, compiled, fused, precision_of
 from bench.files import digest
 from bench.presets import TrainingConfig
 
@@ -71,8 +76,7 @@ def class_weights(labels: Tensor, num_classes: int) -> Tensor:
 
 def precision(device: torch.device, config: TrainingConfig) -> torch.autocast:
     """Autocast to bfloat16 where the budget asks for it."""
-    wanted = config.precision == "bfloat16" or (config.precision == "auto" and device.type == "cuda")
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=wanted)
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision_of(device, config.precision) == "bfloat16")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
@@ -112,11 +116,26 @@ def augmented(batch: Tensor, config: TrainingConfig, generator: torch.Generator)
     return batch
 
 
-def _optimiser(model: nn.Module, config: TrainingConfig) -> torch.optim.Optimizer:
-    groups = parameter_groups(model, config.weight_decay)
-    if config.optimiser == "adam":
-        return torch.optim.Adam(groups, lr=config.lr, weight_decay=config.weight_decay)
-    return torch.optim.SGD(groups, lr=config.lr, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+def make_optimiser(kind: str, groups: list[dict], lr: float) -> torch.optim.Optimizer:
+    """SGD with Nesterov momentum 0.9 ("sgd"), "adam" or "adamw", which updates all parameters in one kernel on a GPU.
+
+    Args:
+        groups: Parameters, all on one device, and the weight decay of each group if it has any.
+        lr: Peak learning rate.
+    """
+    common = {"lr": lr, "fused": fused(groups[0]["params"][0].device)}
+    if kind == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, nesterov=True, **common)
+    return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, **common)
+
+
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[nn.Parameter] = (), most: float = 0.0) -> None:
+    """A step down the gradient of `loss`, in which the gradient of `parameters` is no longer than `most`; 0 does not limit it."""
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    if most:
+        nn.utils.clip_grad_norm_(parameters, most)
+    optimiser.step()
 
 
 @dataclass
@@ -145,7 +164,7 @@ class _Backward:
         loss_of: Maps logits and labels to the mean loss of the clips.
         weights: (K,) of the classes in that mean; None if all clips count alike.
         config: Budget.
-        size: Clips that go through the network at a time; less once they were too many.
+        pieces: How many clips go through the network at a time.
     """
 
     def __init__(
@@ -154,30 +173,22 @@ class _Backward:
         loss_of: Callable[[Tensor, Tensor], Tensor],
         weights: Tensor | None,
         config: TrainingConfig,
-        size: int,
+        pieces: Pieces,
     ):
         self._model, self._loss_of, self._weights, self._config = model, loss_of, weights, config
-        self.size = size
+        self.pieces = pieces
 
     def __call__(self, batch: Tensor, labels: Tensor) -> Tensor:
-        """Adds the gradients to the parameters; returns the loss."""
-        while True:
-            try:
-                return self._in_pieces(batch, labels)
-            except torch.OutOfMemoryError:
-                if self.size == 1:
-                    raise
-            self.size = -(-min(self.size, len(batch)) // 2)
-            self._model.zero_grad(set_to_none=True)
-            if batch.device.type == "cuda":
-                torch.cuda.empty_cache()
+        """Sets the gradients of the parameters; returns the loss."""
+        return self.pieces(lambda size: self._in_pieces(batch, labels, size), len(batch))
 
-    def _in_pieces(self, batch: Tensor, labels: Tensor) -> Tensor:
-        if len(batch) <= self.size:
+    def _in_pieces(self, batch: Tensor, labels: Tensor, size: int) -> Tensor:
+        self._model.zero_grad(set_to_none=True)
+        if len(batch) <= size:
             return self._backward(batch, labels)
         counts = torch.ones_like(labels, dtype=torch.float32) if self._weights is None else self._weights[labels]
-        shares = (counts / counts.sum()).split(self.size)
-        pieces = zip(batch.split(self.size), labels.split(self.size), shares, strict=True)
+        shares = (counts / counts.sum()).split(size)
+        pieces = zip(batch.split(size), labels.split(size), shares, strict=True)
         return torch.stack([self._backward(*piece[:2], piece[2].sum()) for piece in pieces]).sum()
 
     def _backward(self, batch: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
@@ -224,7 +235,7 @@ def train_classifier(
     """
     device = clips.device
     generator = torch.Generator(device).manual_seed(seed)
-    optimiser = _optimiser(model, config)
+    optimiser = make_optimiser(config.optimiser, parameter_groups(model, config.weight_decay), config.lr)
     where = torch.as_tensor(train, device=device)
     labels = labels.to(device)
     weights = None
@@ -243,12 +254,15 @@ def train_classifier(
     guessing = _guessing(labels[torch.as_tensor(validation, device=device)])
     saved = None
     if checkpoint:
-        saved = Checkpoint(
-            checkpoint, digest([asdict(config), seed, np.asarray(train).tolist(), np.asarray(validation).tolist()])
-        )
+        # A generator of another kind of device cannot be put back, and other precision is another training.
+        place = [device.type, precision_of(device, config.precision)]
+        of = [asdict(config), seed, np.asarray(train).tolist(), np.asarray(validation).tolist(), place]
+        saved = Checkpoint(checkpoint, digest(of))
         if found := saved.restore(model, optimiser, generator):
             best, history, stand = found[0], History(**found[1]["history"]), _Stand(**found[1]["stand"])
-    backward = _Backward(model, loss_of, weights, config, history.micro_batch or config.batch)
+    # Compiled for its training alone: predictions, names and groups of parameters are those of the network itself.
+    backward = _Backward(compiled(model), loss_of, weights, config, Pieces(history.micro_batch or config.batch))
+    gather = Pieces(config.batch)
     saved_at = time.monotonic()
     for epoch in range(stand.epoch, config.epochs):
         model.train()
@@ -259,8 +273,9 @@ def train_classifier(
             for group in optimiser.param_groups:
                 group["lr"] = rate
             indices = order[step * config.batch : (step + 1) * config.batch]
-            batch = augmented(clips.windows(indices, config.frames, config.sampling, generator), config, generator)
-            optimiser.zero_grad(set_to_none=True)
+            optimiser.zero_grad(set_to_none=True)  # first, for their memory
+            frames = clips.window_frames(indices, config.frames, config.sampling, generator)
+            batch = augmented(gather.map(clips.gather, indices, frames), config, generator)
             total += backward(batch, labels[indices])
             if config.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
@@ -274,7 +289,7 @@ def train_classifier(
         history.validation_loss.append(float(nn.functional.cross_entropy(logits, truth)))
         history.validation_accuracy.append(float((logits.argmax(dim=1) == truth).float().mean()))
         history.lr.append(rate)
-        history.micro_batch = backward.size if backward.size < min(config.batch, len(where)) else 0
+        history.micro_batch = backward.pieces.size if backward.pieces.size < min(config.batch, len(where)) else 0
         if not stand.informed and _mean_recall(logits.argmax(dim=1), truth) > guessing:
             stand.informed, stand.milestone = True, math.inf
         if not config.choose_best or not stand.informed or history.validation_loss[-1] <= stand.lowest:
@@ -310,12 +325,20 @@ def predict(
 ) -> Tensor:
     """What a network in eval mode says of the clips at `indices`, (n, ...) float32; independent of the batch size.
 
+    Where the device has too little memory for a batch, it is read in smaller ones.
+
     Args:
         function: Maps (N, 3, T, V, M) to (N, ...).
         generator: Draws the windows; without it, the middle ones are taken.
+        batch: Most clips that are read at a time.
     """
-    out = []
-    for part in torch.as_tensor(indices, device=clips.device).split(batch):
+
+    def said(part: Tensor, frames: Tensor) -> Tensor:
         with precision(clips.device, config):
-            out.append(function(clips.windows(part, config.frames, config.sampling, generator)).float())
+            return function(clips.gather(part, frames)).float()
+
+    out, pieces = [], Pieces(batch)
+    for part in torch.as_tensor(indices, device=clips.device).split(batch):
+        frames = clips.window_frames(part, config.frames, config.sampling, generator)  # drawn once, also if memory runs out
+        out.append(pieces.map(said, part, frames))
     return torch.cat(out)

@@ -7,6 +7,7 @@ in the computer's memory, or on its disk, and the rows of each batch are gathere
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -190,10 +191,16 @@ def fits(size: int, device: torch.device) -> bool:
 
 def bones(clips: Tensor, layout: Layout) -> Tensor:
     """Each joint of (N, 3, T, V, M) less the one it hangs on in the layout's graph; zero for the root and for absent bodies."""
-    parents = torch.arange(layout.num_joints, device=clips.device)
-    child, parent = torch.tensor(layout.edges, device=clips.device).T
+    return clips - clips.index_select(3, _hangs_on(layout.num_joints, layout.edges, clips.device))
+
+
+@cache
+def _hangs_on(joints: int, edges: tuple[tuple[int, int], ...], device: torch.device) -> Tensor:
+    """(V,) int64 the joint that each one hangs on; made once, since numbers sent to a GPU for every batch would stall it."""
+    parents = torch.arange(joints)
+    child, parent = torch.tensor(edges).T
     parents[child] = parent
-    return clips - clips.index_select(3, parents)
+    return parents.to(device)
 
 
 def presence(clips: Tensor) -> Tensor:

@@ -61,11 +61,11 @@ def test_each_turn_moves_its_own_network_alone():
     models = {"f": played.anonymizer, "g": played.privacy[0].model, "h": played.action.model}
     movers = {name: torch.optim.SGD(model.parameters(), lr=0.1) for name, model in models.items()}
     before = {name: weights(model) for name, model in models.items()}
-    played._minimise(indices, movers["f"], torch.optim.SGD(played.discriminator.parameters(), lr=0.1))
+    played._minimise(indices, 0, movers["f"], torch.optim.SGD(played.discriminator.parameters(), lr=0.1))
     assert not torch.equal(weights(models["f"]), before["f"])
     assert torch.equal(weights(models["g"]), before["g"])
     between = weights(models["f"])
-    played._maximise(indices, [movers["g"]])
+    played._maximise(indices, 0, [movers["g"]])
     assert torch.equal(weights(models["f"]), between)
     assert not torch.equal(weights(models["g"]), before["g"])
     assert torch.equal(weights(models["h"]), before["h"])
@@ -78,11 +78,11 @@ def test_the_loss_is_that_of_the_paper():
             parameter.add_(0.02)
     indices = played.train[:4]
     state = played.generator.get_state()
-    told = played._minimise(indices, torch.optim.SGD(played.anonymizer.parameters(), lr=0.0), None)
+    told = played._minimise(indices, 0, torch.optim.SGD(played.anonymizer.parameters(), lr=0.0), None)
     played.generator.set_state(state)
     with torch.no_grad():
         played.anonymizer.train()
-        x, out, (seen, read) = played._anonymized(indices, [played.action, played.privacy[0]], played.generator)
+        x, out, (seen, read) = played._anonymized(indices, 0, [played.action, played.privacy[0]], played.generator)
         action = torch.nn.functional.cross_entropy(played.action.model.eval()(seen), played.action.labels[indices])
         hidden = entropy(played.privacy[0].model.eval()(read))
     there = (x != 0).any(dim=3, keepdim=True).any(dim=1, keepdim=True).expand_as(x)

@@ -1,0 +1,124 @@
+"""How work is done, as opposed to what is done: never part of an address, but stated beside what was made.
+
+Two switches are read from the environment, so that workers started in whatever way have them too:
+
+    BENCH_COMPILE=BACKEND   trainings run through `torch.compile` with this backend: "inductor" makes kernels, "eager" only
+                            traces. Off by default: on a GPU it has not been measured.
+
+Nothing here has been run on a GPU yet: the settings for CUDA are tested for being made, and their effect is that which torch
+documents.
+"""
+
+import os
+import platform
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from bench.files import UserError
+
+_COMPILE = "BENCH_COMPILE"
+
+
+def precision_of(device: torch.device, asked: str) -> str:
+    """Type of the products of a training that asks for "float32", "bfloat16" or "auto": bfloat16 on a GPU only."""
+    if asked == "auto":
+        return "bfloat16" if device.type == "cuda" else "float32"
+    return asked
+
+
+def fused(device: torch.device) -> bool:
+    """Whether an optimiser updates all parameters in one kernel: on a GPU, where a launch for each costs more than the work.
+
+    Its last digits differ from those of the plain one, so that a CPU keeps the plain one.
+    """
+    return device.type == "cuda"
+
+
+def compile_backend() -> str | None:
+    """The backend of `torch.compile` that is asked for; None if there is none.
+
+    Raises:
+        UserError: if torch knows no such backend.
+    """
+    name = os.environ.get(_COMPILE)
+    if not name:
+        return None
+    known = torch.compiler.list_backends(exclude_tags=None)
+    if name not in known:
+        raise UserError(f"{_COMPILE}={name}: torch has no such backend; there are {', '.join(known)}")
+    return name
+
+
+def compiled(model: nn.Module) -> nn.Module:
+    """The same network, compiled if that is asked for; it shares parameters and buffers with `model`, whose names they keep."""
+    backend = compile_backend()
+    return torch.compile(model, backend=backend) if backend else model
+
+
+def make_deterministic(device: torch.device) -> None:
+    """Has a GPU sum in one order, so that the same work gives the same bits on the same kind of it; a CPU does so anyway.
+
+    An operation without a deterministic version warns and goes on. Acts on this process alone, and before it first uses the GPU.
+    """
+    if device.type != "cuda":
+        return
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic with a workspace of fixed size only
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
+    torch.backends.cudnn.benchmark = False
+
+
+class Pieces:
+    """Does something with many clips in pieces, which become smaller whenever the device has too little memory for them.
+
+    Args:
+        size: Clips of a piece; less once they were too many.
+    """
+
+    def __init__(self, size: int):
+        self.size = size
+
+    def __call__(self, function: Callable[[int], Tensor], count: int) -> Tensor:
+        """What `function` makes of `count` clips, given how many it may take at a time; it is called again with fewer.
+
+        Raises:
+            torch.OutOfMemoryError: if there is not enough for one.
+        """
+        while True:
+            try:
+                return function(self.size)
+            except torch.OutOfMemoryError:
+                if self.size == 1:
+                    raise
+            self.size = -(-min(self.size, count) // 2)  # outside the handler, which holds on to what was there
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+
+    def map(self, function: Callable[..., Tensor], *parts: Tensor) -> Tensor:
+        """`function` of tensors of equal length, or of as many of their elements at a time as there is memory for."""
+
+        def run(size: int) -> Tensor:
+            found = [function(*piece) for piece in zip(*(part.split(size) for part in parts), strict=True)]
+            return found[0] if len(found) == 1 else torch.cat(found)
+
+        return self(run, len(parts[0]))
+
+
+def describe(device: torch.device, precision: str) -> dict[str, str]:
+    """Where and how something is made, as far as its last digits may depend on that.
+
+    Args:
+        device: Where.
+        precision: As a budget asks for it.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    backend = compile_backend()
+    return {
+        "device": name,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "precision": precision_of(device, precision),
+        "torch": torch.__version__,
+        **({"compile": backend} if backend else {}),
+    }
