@@ -37,6 +37,7 @@ _RISKS = {
     "worst_person": "Most exposed person",
     "p95_person": "95th percentile",
     "exposed_people": "People found more often than not",
+    "singled_out_people": "People found ten times as often as by chance",
     "gini": "Unevenness (Gini)",
 }
 
