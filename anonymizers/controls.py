@@ -19,6 +19,8 @@ from bench.specs import param
 class Identity(Anonymizer):
     """Releases clips as they are: the upper bound of utility and of leakage; attackers must succeed here."""
 
+    causal: ClassVar[bool] = True
+
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
         return batch.clips
 
@@ -32,6 +34,7 @@ class Null(Anonymizer):
     """
 
     learns: ClassVar[bool] = True
+    causal: ClassVar[bool] = True
 
     def fit(self, examples: Examples) -> Fitted:
         return Fitted({"pose": mean_pose(examples)})

@@ -1,7 +1,7 @@
 """What is evaluated and what comes of it: jobs, releases, trainings, predictions, outcomes. Plain data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +36,12 @@ class Release:
     Args:
         path: `.npy` file of the rows.
         content: Digest of the rows' bytes: equal clips have equal digests, whoever made them.
+        seconds: Time that it took to make them, when they were made.
     """
 
     path: Path
     content: str
+    seconds: float = field(default=0.0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -129,6 +131,8 @@ class Outcome:
         stages: Name to key, and content where it is compared, of every stage this rests on; of the second release and those
             after it "NAME/1" and so on.
         outputs: The trained models and predictions this rests on.
+        cost: What the anonymizer costs: `fit_seconds`, `transform_ms` a clip, `values` that it learnt (parameters of its networks
+            among them), and whether it is `causal`: releases a frame without those after it.
     """
 
     attack: np.ndarray
@@ -145,3 +149,4 @@ class Outcome:
     fitting: Mapping[str, Any]
     stages: Mapping[str, Mapping[str, str]]
     outputs: tuple[Output, ...]
+    cost: Mapping[str, float]

@@ -67,6 +67,8 @@ COLUMNS = (
     *("action_transfer_f1", "action_transfer_f1_low", "action_transfer_f1_high"),
     *("action_transfer", "action_transfer_low", "action_transfer_high"),
     *("transfer_retention", "transfer_retention_low", "transfer_retention_high"),
+    # What the anonymizer costs: seconds to fit it, milliseconds a clip, how many numbers it learnt, and whether it is causal.
+    *("fit_seconds", "transform_ms", "learnt_values", "causal"),
     # How far released poses are from the raw ones (bench/metrics/geometry.py).
     *(f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")),
 )
@@ -269,11 +271,22 @@ def measure(records: Sequence[Record]) -> Measured:
             **_action_scores(predictions, actors, action_label),
         },
         spread={
+            **_cost(records),
             "leakage_people_std": float(np.nanstd(leakage.draws)),
             "leakage_seed_std": float(np.sqrt(of_seeds)),
             "leakage_draw_std": float(np.sqrt(of_releases)),
         },
     )
+
+
+def _cost(records: Sequence[Record]) -> dict[str, float]:
+    """What the anonymizer costs, averaged over the seeds, on whatever computed it; nothing of records that do not say."""
+    try:
+        found = [record.manifest()["cost"] for record in records]
+    except (OSError, KeyError):
+        return {}
+    names = {"fit_seconds": "fit_seconds", "transform_ms": "transform_ms", "values": "learnt_values", "causal": "causal"}
+    return {column: float(np.mean([of[name] for of in found])) for name, column in names.items()}
 
 
 def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:

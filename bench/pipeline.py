@@ -236,7 +236,7 @@ class Bench:
         if anonymizer.value.uses:
             inputs["labels"] = {name: digest(labels[name].tolist()) for name in anonymizer.value.uses}
         output = self.stages.run("release", VERSIONS["release"], inputs, compute)
-        return Release(output.path / "frames.npy", output.info["rows"])
+        return Release(output.path / "frames.npy", output.info["rows"], output.seconds)
 
     @property
     def _recording(self) -> dict[str, Any]:
@@ -518,6 +518,12 @@ class Bench:
                 **{which: {"key": p.stage.key, "content": p.stage.content} for which, p in predictions.items()},
             },
             outputs=(*models.values(), *(p.stage for p in predictions.values())),
+            cost={
+                "fit_seconds": fitted.seconds if job.anonymizer.value.learns else 0.0,
+                "transform_ms": 1000 * float(np.mean([release.seconds for release in holder])) / len(self.clip_names),
+                "values": sum(tensor.numel() for tensor in load_file(fitted.path / "state.safetensors").values()),
+                "causal": job.anonymizer.value.causal,
+            },
         )
 
 

@@ -125,7 +125,8 @@ class PooledRecord(Record):
     def manifest(self) -> dict[str, Any]:
         found = [fold.manifest() for fold in self.folds]
         seconds = round(sum(one["seconds"] for one in found), 3)
-        return {**found[0], "seconds": seconds, "peak_memory_mb": max(one["peak_memory_mb"] for one in found)}
+        cost = {name: float(np.mean([one["cost"][name] for one in found])) for name in found[0].get("cost", {})}
+        return {**found[0], "cost": cost, "seconds": seconds, "peak_memory_mb": max(one["peak_memory_mb"] for one in found)}
 
     @property
     def trainings(self) -> tuple[Mapping[str, Any], ...]:
@@ -369,6 +370,7 @@ def manifest(device: torch.device, outcome: Outcome, record_seconds: float) -> d
         "seconds": round(sum(output.seconds for output in outcome.outputs), 3),
         "record_seconds": round(record_seconds, 3),
         "peak_memory_mb": max(output.peak_memory_mb for output in outcome.outputs),
+        "cost": dict(outcome.cost),
     }
 
 

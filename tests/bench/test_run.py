@@ -55,6 +55,11 @@ def test_rows_have_the_common_format_and_sane_values(finished):
         assert row["min_entropy_leakage"] == pytest.approx(np.log2(max(row["top1"], 0.25) / 0.25))
         assert row["leakage_low"] <= row["leakage"] <= row["leakage_high"]
         assert 0 <= row["leakage_normalised"] <= 1
+        assert row["transform_ms"] > 0
+        learnt = 3 * 25 if row["anonymizer"] == "null" else 0  # one pose
+        assert row["learnt_values"] == learnt
+        assert (row["fit_seconds"] > 0) == (learnt > 0)
+        assert row["causal"] == 1
         assert row["chance"] == 0.25
         assert row["prior"] == 0.25
         assert row["seeds"] == 1
