@@ -8,6 +8,7 @@ from typing import Protocol as Interface
 import torch
 
 from bench.data.store import ClipStore
+from bench.execution import make_deterministic
 from bench.jobs import Job, Unit
 from bench.pipeline import Bench, Step
 from bench.presets import Preset
@@ -89,6 +90,7 @@ class Worker:
 
     def __init__(self, recipe: Recipe, device: torch.device):
         use_one_thread(device)
+        make_deterministic(device)
         self._recipe, self._device = recipe, device
         self._reporter = Reporter(recipe.results / "status", recipe.run)
         self._benches: dict[int, Bench] = {}
