@@ -15,6 +15,7 @@ from torch.nn import functional
 from bench import classifiers
 from bench.attacker import Linker
 from bench.data.clips import ClipSet
+from bench.distributed import Group, together, wanted
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import Part
 from bench.specs import param
@@ -102,6 +103,9 @@ class Verifier(Linker):
         progress: Progress | None = None,
     ) -> dict[str, Any]:
         config = self.config(preset)
+        if (count := wanted(len(part.train), config.batch)) > 1:
+            how = {"part": part, "preset": preset, "folder": folder, "seed": seed, "start": start}
+            return together(count, self.fit, clips, progress=progress, **how)
         network = self._network(clips, part, config, seed)
         if start:
             network.load_state_dict(load_file(start / _WEIGHTS, device=str(clips.device)))
@@ -121,7 +125,8 @@ class Verifier(Linker):
                 progress=progress,
                 checkpoint=folder / f"training{CHECKPOINT}",
             )
-        save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / _WEIGHTS)
+        if Group.current().rank == 0:
+            save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / _WEIGHTS)
         return {"parameters": sum(p.numel() for p in network.parameters()), "curves": history.describe()}
 
     def fine_tune(

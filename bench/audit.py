@@ -44,6 +44,9 @@ def choose(found: Sequence[Record], sample: int | None, seed: int) -> list[Recor
 def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float, tell: Callable[[Verdict], None]) -> bool:
     """Measures records again and compares what attackers and action classifiers say of each clip; keeps what it found.
 
+    A record that was made on other hardware, with other precision or another torch, and differs, is told apart from one that
+    differs without such a reason: neither is reproduced.
+
     Only the prepared clips, if they are there, are taken from the results folder; everything else is computed anew in a folder of
     its own, shared stages once.
 
@@ -123,7 +126,36 @@ def _compare(old: Record, new: Record, tolerance: float) -> Verdict:
     told = ", ".join(f"{number} {first[number]:.4f} -> {second[number]:.4f}" for number in _NUMBERS)
     if most <= tolerance:
         return Verdict(old, True, f"equal within {tolerance:g}: largest difference {most:.1e} ({name}); {told}")
-    return Verdict(old, False, f"DIFFERS by up to {most:.1e} ({name}), more than {tolerance:g}; {told}")
+    found = f"by up to {most:.1e} ({name}), more than {tolerance:g}; {told}"
+    if elsewhere := _elsewhere(old, new):
+        return Verdict(old, False, f"not reproduced, but on other hardware or software ({elsewhere}): differs {found}")
+    return Verdict(old, False, f"DIFFERS {found}")
+
+
+def _elsewhere(old: Record, new: Record) -> str:
+    """In which respects two records were made in different places, "" as far as both say the same.
+
+    Records of before do not say where their stages were made; the process that wrote them knew its own device and packages.
+    """
+    seen = []
+    for record in (old, new):
+        try:
+            manifest = record.manifest()
+        except OSError:
+            return ""
+        own = [{"device": manifest["device"], "torch": manifest["packages"].get("torch", "")}]
+        seen.append(manifest.get("made_on") or own)
+    changed = []
+    for name in dict.fromkeys(key for places in seen for place in places for key in place):
+        before, after = ({place.get(name, "") for place in places} for places in seen)
+        known = all(name in place for places in seen for place in places)
+        if before != after and (known or name == "compile"):  # what is not compiled does not mention it
+            changed.append(f"{name} {_listed(before)} -> {_listed(after)}")
+    return ", ".join(changed)
+
+
+def _listed(values: set[str]) -> str:
+    return " and ".join(sorted(value or "none" for value in values))
 
 
 def _apart(before: np.ndarray, after: np.ndarray) -> float:

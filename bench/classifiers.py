@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bench.data.clips import ClipSet
+from bench.distributed import Group, together, wanted
 from bench.presets import TrainingConfig
 from bench.protocols import Part
 from bench.registry import BACKBONES
@@ -73,8 +74,9 @@ def load(backbone: str, clips: ClipSet, part: Part, config: TrainingConfig, fold
 
 
 def save(model: nn.Module, folder: Path) -> None:
-    """Writes a classifier's weights into `folder`."""
-    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / _WEIGHTS)
+    """Writes a classifier's weights into `folder`; of several processes that share it, the first does."""
+    if Group.current().rank == 0:
+        save_file({name: value.contiguous() for name, value in model.state_dict().items()}, folder / _WEIGHTS)
 
 
 def fit_classifier(
@@ -97,6 +99,9 @@ def fit_classifier(
     Returns:
         The curves and the number of parameters, for the record.
     """
+    if (count := wanted(len(part.train), config.batch)) > 1:
+        how = {"part": part, "config": config, "folder": folder, "seed": seed, "start": start}
+        return together(count, fit_classifier, clips, backbone=backbone, progress=progress, **how)
     if start is None:
         model = build(backbone, clips, len(part.classes), config, seed)
     else:

@@ -2,19 +2,26 @@
 
 import torch
 
+from bench.execution import processes
 from bench.files import UserError
 
 
 def choose_devices(name: str) -> tuple[torch.device, ...]:
     """As `choose_device`; "cuda" and "auto" stand for all GPUs that there are.
 
+    Where several processes share a training, each device that is returned is the first of as many GPUs, which are left to them.
+
     Raises:
         UserError: if a GPU is asked for that is not there.
     """
-    chosen = choose_device(name)
-    if chosen.type == "cuda" and chosen.index is None:
-        return tuple(torch.device("cuda", i) for i in range(torch.cuda.device_count()))
-    return (chosen,)
+    chosen, each = choose_device(name), processes()
+    if chosen.type == "cpu":
+        return (chosen,)
+    count = torch.cuda.device_count()
+    first = [chosen.index] if chosen.index is not None else list(range(0, count - each + 1, each))
+    if not first or first[-1] + each > count:
+        raise UserError(f"BENCH_PROCESSES={each} needs as many GPUs from {chosen} on; there are cuda:0 to cuda:{count - 1}")
+    return tuple(torch.device("cuda", i) for i in first)
 
 
 def cluster_devices(name: str) -> tuple[torch.device, ...]:

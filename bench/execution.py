@@ -4,6 +4,7 @@ Two switches are read from the environment, so that workers started in whatever 
 
     BENCH_COMPILE=BACKEND   trainings run through `torch.compile` with this backend: "inductor" makes kernels, "eager" only
                             traces. Off by default: on a GPU it has not been measured.
+    BENCH_PROCESSES=N       each training of a network is dealt out to N processes, on a GPU each (`bench.distributed`).
 
 Nothing here has been run on a GPU yet: the settings for CUDA are tested for being made, and their effect is that which torch
 documents.
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from bench.files import UserError
 
 _COMPILE = "BENCH_COMPILE"
+_PROCESSES = "BENCH_PROCESSES"
 
 
 def precision_of(device: torch.device, asked: str) -> str:
@@ -55,6 +57,18 @@ def compiled(model: nn.Module) -> nn.Module:
     """The same network, compiled if that is asked for; it shares parameters and buffers with `model`, whose names they keep."""
     backend = compile_backend()
     return torch.compile(model, backend=backend) if backend else model
+
+
+def processes() -> int:
+    """How many processes share a training; 1 unless more are asked for.
+
+    Raises:
+        UserError: if that is no number of processes.
+    """
+    asked = os.environ.get(_PROCESSES) or "1"
+    if not asked.isdecimal() or int(asked) < 1:
+        raise UserError(f"{_PROCESSES}={asked}: expected a whole number of at least 1")
+    return int(asked)
 
 
 def make_deterministic(device: torch.device) -> None:

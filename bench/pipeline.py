@@ -22,6 +22,7 @@ from bench.anonymizer import Examples, anonymize, release_labels
 from bench.data import normalisation
 from bench.data.clips import ClipSet, load_rows
 from bench.data.store import ClipStore, ClipWriter
+from bench.execution import describe
 from bench.files import digest
 from bench.jobs import Attack, Job, Outcome, Prediction, Release, Training, Unit, drawn
 from bench.metrics.geometry import fidelity
@@ -101,6 +102,7 @@ class Bench:
         self.protocol = protocol
         self.preset = preset
         self.stages = stages
+        self.stages.made_on = describe(device, preset.attack.precision)
         self.device = device
         self._step = step
         self._source = store

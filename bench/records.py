@@ -126,7 +126,9 @@ class PooledRecord(Record):
         found = [fold.manifest() for fold in self.folds]
         seconds = round(sum(one["seconds"] for one in found), 3)
         cost = {name: float(np.mean([one["cost"][name] for one in found])) for name in found[0].get("cost", {})}
-        return {**found[0], "cost": cost, "seconds": seconds, "peak_memory_mb": max(one["peak_memory_mb"] for one in found)}
+        made_on = _distinct(place for one in found for place in one.get("made_on", []))
+        most = max(one["peak_memory_mb"] for one in found)
+        return {**found[0], "cost": cost, "seconds": seconds, "peak_memory_mb": most, "made_on": made_on}
 
     @property
     def trainings(self) -> tuple[Mapping[str, Any], ...]:
@@ -352,7 +354,7 @@ def _versions(value: Any, counts: bool = False) -> int:
 
 
 def manifest(device: torch.device, outcome: Outcome, record_seconds: float) -> dict[str, Any]:
-    """Versions, hardware and commit of this process; time of all stages that the record rests on, and their largest memory.
+    """Versions, hardware and commit of this process; time, memory and place of all stages that the record rests on.
 
     Args:
         device: Where it was computed.
@@ -371,7 +373,13 @@ def manifest(device: torch.device, outcome: Outcome, record_seconds: float) -> d
         "record_seconds": round(record_seconds, 3),
         "peak_memory_mb": max(output.peak_memory_mb for output in outcome.outputs),
         "cost": dict(outcome.cost),
+        "made_on": _distinct(output.made_on for output in outcome.outputs if output.made_on),
     }
+
+
+def _distinct(places: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Where and how something was made, each once, in one order."""
+    return [dict(place) for place in sorted({tuple(sorted(place.items())) for place in places})]
 
 
 def git_commit() -> str:

@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ class Output:
         info: JSON values that the stage returned.
         seconds: Time it took when it was computed.
         peak_memory_mb: Largest memory of the process that computed it, until then.
+        made_on: Where and how (`bench.execution.describe`); empty where nobody knows.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Output:
     info: Mapping[str, Any]
     seconds: float
     peak_memory_mb: float
+    made_on: Mapping[str, str] = field(default_factory=dict)
 
 
 class MissingStageError(LookupError):
@@ -64,10 +66,14 @@ class StageStore:
 
     Args:
         root: Folder of the store; made when first needed.
+
+    Attributes:
+        made_on: Where and how stages are computed, to be stated beside them; no part of any address.
     """
 
     def __init__(self, root: Path):
         self.root = Path(root)
+        self.made_on: Mapping[str, str] = {}
 
     def run(
         self, name: str, version: int, inputs: Mapping[str, Any], compute: Callable[[Path], Mapping[str, Any] | None]
@@ -105,6 +111,7 @@ class StageStore:
                     "info": info,
                     "seconds": round(time.perf_counter() - started, 3),
                     "peak_memory_mb": _peak_memory_mb(),
+                    "made_on": dict(self.made_on),
                 }
                 write_json(folder / _STATE, state)
         (path.parent / f"{key}.lock").unlink(missing_ok=True)
@@ -122,7 +129,8 @@ class StageStore:
             state = read_json(path / _STATE)
         except FileNotFoundError:
             return None
-        return Output(path, key, state["content"], state["info"], state["seconds"], state["peak_memory_mb"])
+        told = (state[name] for name in ("content", "info", "seconds", "peak_memory_mb"))
+        return Output(path, key, *told, state.get("made_on", {}))  # stages of before do not say
 
 
 class FinishedStages(StageStore):

@@ -17,12 +17,14 @@ from torch import Tensor, nn
 
 from bench.checkpoint import Checkpoint
 from bench.data.clips import ClipSet, rotate_about_vertical, stretch
+from bench.distributed import Group
 from bench.execution import Pieces, compiled, fused, precision_of
 from bench.files import digest
 from bench.presets import TrainingConfig
 
 Progress = Callable[[int, int, str], None]
 _CHECKPOINT_EVERY = 60.0  # seconds
+_UNUSUAL = ("micro_batch", "processes")  # told where they are not 0
 _MEANINGFUL = 0.005  # nats: a smaller gain of validation does not keep a training going
 _MEANINGFUL_SHARE = 0.01  # of the training loss, which sinks a little even where nothing can be learnt
 
@@ -39,6 +41,7 @@ class History:
         best_epoch: Epoch whose weights were kept, from 0.
         micro_batch: Clips that went through the network at a time, where the device had too little memory for a whole batch: the
             gradients are those of the batch, but batch normalisation sees fewer clips. 0 if there was enough.
+        processes: How many processes shared it; 0 if one did all. Batch normalisation sees the share of the first.
     """
 
     train_loss: list[float] = field(default_factory=list)
@@ -47,10 +50,11 @@ class History:
     lr: list[float] = field(default_factory=list)
     best_epoch: int = -1
     micro_batch: int = 0
+    processes: int = 0
 
     def describe(self) -> dict[str, Any]:
         """What a record states: the curves, and what was unusual."""
-        return {name: value for name, value in asdict(self).items() if name != "micro_batch" or value}
+        return {name: value for name, value in asdict(self).items() if name not in _UNUSUAL or value}
 
 
 class TrainingDivergedError(RuntimeError):
@@ -165,6 +169,7 @@ class _Backward:
         weights: (K,) of the classes in that mean; None if all clips count alike.
         config: Budget.
         pieces: How many clips go through the network at a time.
+        group: Processes that the batch is dealt out to.
     """
 
     def __init__(
@@ -174,21 +179,24 @@ class _Backward:
         weights: Tensor | None,
         config: TrainingConfig,
         pieces: Pieces,
+        group: Group,
     ):
         self._model, self._loss_of, self._weights, self._config = model, loss_of, weights, config
-        self.pieces = pieces
+        self.pieces, self._group = pieces, group
 
     def __call__(self, batch: Tensor, labels: Tensor) -> Tensor:
-        """Sets the gradients of the parameters; returns the loss."""
-        return self.pieces(lambda size: self._in_pieces(batch, labels, size), len(batch))
+        """Sets the gradients of the parameters; returns the loss, or this process's share of it."""
+        loss = self.pieces(lambda size: self._in_pieces(batch, labels, size), len(self._group.own(batch)))
+        self._group.add(p.grad for p in self._model.parameters() if p.grad is not None)
+        return loss
 
     def _in_pieces(self, batch: Tensor, labels: Tensor, size: int) -> Tensor:
         self._model.zero_grad(set_to_none=True)
-        if len(batch) <= size:
+        if len(batch) <= size and self._group.size == 1:
             return self._backward(batch, labels)
         counts = torch.ones_like(labels, dtype=torch.float32) if self._weights is None else self._weights[labels]
-        shares = (counts / counts.sum()).split(size)
-        pieces = zip(batch.split(size), labels.split(size), shares, strict=True)
+        own = (self._group.own(of).split(size) for of in (batch, labels, counts / counts.sum()))
+        pieces = zip(*own, strict=True)
         return torch.stack([self._backward(*piece[:2], piece[2].sum()) for piece in pieces]).sum()
 
     def _backward(self, batch: Tensor, labels: Tensor, share: Tensor | None = None) -> Tensor:
@@ -233,7 +241,7 @@ def train_classifier(
     Raises:
         TrainingDivergedError: if the loss becomes infinite or not a number.
     """
-    device = clips.device
+    device, team = clips.device, Group.current()
     generator = torch.Generator(device).manual_seed(seed)
     optimiser = make_optimiser(config.optimiser, parameter_groups(model, config.weight_decay), config.lr)
     where = torch.as_tensor(train, device=device)
@@ -255,18 +263,23 @@ def train_classifier(
     saved = None
     if checkpoint:
         # A generator of another kind of device cannot be put back, and other precision is another training.
-        place = [device.type, precision_of(device, config.precision)]
+        place = [device.type, precision_of(device, config.precision), team.size]
         of = [asdict(config), seed, np.asarray(train).tolist(), np.asarray(validation).tolist(), place]
         saved = Checkpoint(checkpoint, digest(of))
         if found := saved.restore(model, optimiser, generator):
             best, history, stand = found[0], History(**found[1]["history"]), _Stand(**found[1]["stand"])
     # Compiled for its training alone: predictions, names and groups of parameters are those of the network itself.
-    backward = _Backward(compiled(model), loss_of, weights, config, Pieces(history.micro_batch or config.batch))
+    backward = _Backward(compiled(model), loss_of, weights, config, Pieces(history.micro_batch or config.batch), team)
     gather = Pieces(config.batch)
+    team.agree(model.state_dict().values())
+    history.processes = team.size if team.size > 1 else 0
     saved_at = time.monotonic()
     for epoch in range(stand.epoch, config.epochs):
         model.train()
         order = where[torch.randperm(len(where), generator=generator, device=device)]
+        team.agree([order])
+        if team.size > 1:  # other clips, other dropout; and no state of it that a checkpoint would have to keep for each process
+            torch.manual_seed(int(np.random.SeedSequence([seed, epoch, team.rank]).generate_state(1)[0]))
         total = torch.zeros((), device=device)
         for step in range(steps):  # the last, incomplete batch waits for the next epoch's order
             rate = learning_rate(config, epoch + step / steps)
@@ -280,11 +293,14 @@ def train_classifier(
             if config.clip_norm:
                 nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimiser.step()
+        team.add([total])
+        team.agree(model.state_dict().values())  # running statistics are of each process's own share
         history.train_loss.append(float(total) / steps)
         if not math.isfinite(history.train_loss[-1]):
             raise TrainingDivergedError(f"the training loss became {history.train_loss[-1]} in epoch {epoch + 1}")
         model.eval()
         logits = predict(model, clips, validation, config)
+        team.agree([logits])  # all must decide alike
         truth = labels[torch.as_tensor(validation, device=device)]
         history.validation_loss.append(float(nn.functional.cross_entropy(logits, truth)))
         history.validation_accuracy.append(float((logits.argmax(dim=1) == truth).float().mean()))
@@ -304,7 +320,7 @@ def train_classifier(
             stand.milestone, stand.milestone_epoch = signal, epoch
         if config.patience and epoch - stand.milestone_epoch >= config.patience:
             break
-        if saved and time.monotonic() - saved_at > _CHECKPOINT_EVERY:
+        if saved and team.rank == 0 and time.monotonic() - saved_at > _CHECKPOINT_EVERY:
             stand.epoch = epoch + 1
             saved.save(model, optimiser, generator, best, {"history": asdict(history), "stand": asdict(stand)})
             saved_at = time.monotonic()

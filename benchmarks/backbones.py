@@ -10,6 +10,10 @@ and the medians taken, because speed drifts. Peak memory is that of a process of
 Another implementation, a function without arguments that returns a module for the same clips, runs in alternation with ours:
 
     python -m benchmarks.backbones --backbone ms-g3d --against their.module:make
+
+So does ours through `torch.compile`, with the backend that is named; compiling itself is not timed:
+
+    python -m benchmarks.backbones --backbone shift-gcn --compile inductor
 """
 
 import argparse
@@ -45,10 +49,13 @@ def _foreign(target: str) -> nn.Module:
     return getattr(importlib.import_module(module), factory)()
 
 
-def _runs(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, Callable[[], None]]:
-    """Functions that train on one batch, and that predict one."""
+def _runs(
+    make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype, backend: str | None = None
+) -> dict[str, Callable[[], None]]:
+    """Functions that train on one batch, and that predict one; compiled if a backend is named."""
     clips, labels = torch.randn(shape), torch.randint(_CLASSES, shape[:1])
     trained, evaluated = make().train(), make().eval()
+    learn, read = (torch.compile(model, backend=backend) if backend else model for model in (trained, evaluated))
     groups = trained.parameter_groups(1e-4) if hasattr(trained, "parameter_groups") else trained.parameters()
     optimiser = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
     mixed = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
@@ -56,13 +63,13 @@ def _runs(make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dt
     def train() -> None:
         optimiser.zero_grad()
         with mixed:
-            loss = nn.functional.cross_entropy(trained(clips), labels)
+            loss = nn.functional.cross_entropy(learn(clips), labels)
         loss.backward()
         optimiser.step()
 
     def predict() -> None:
         with torch.no_grad(), mixed:
-            evaluated(clips)
+            read(clips)
 
     return {"training": train, "inference": predict}
 
@@ -93,7 +100,9 @@ def _flops(backbone: str, shape: tuple[int, ...], width: float) -> tuple[float, 
     return counter.get_total_flops() / shape[0], "counted"
 
 
-def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, rounds: int, against: str | None) -> list[dict]:
+def measure(
+    backbone: str, shape: tuple[int, ...], width: float, threads: int, rounds: int, against: str | None, backend: str | None
+) -> list[dict]:
     """One row for each of training and inference in float32 and bfloat16.
 
     Args:
@@ -103,6 +112,7 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
         threads: Threads of one operation.
         rounds: How often everything is timed.
         against: "module:factory" of another implementation.
+        backend: Of `torch.compile`, to measure ours compiled as well.
     """
     torch.set_num_threads(threads)
     kinds = [(kind, dtype) for dtype in (torch.float32, torch.bfloat16) for kind in ("training", "inference")]
@@ -111,13 +121,18 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             memory[kind, dtype] = pool.submit(_peak_memory, threads, backbone, shape, width, dtype, kind).result()
     flops, source = _flops(backbone, shape, width)
-    makers = {"ours": partial(_model, backbone, shape, width)} | ({"theirs": partial(_foreign, against)} if against else {})
+    ours = partial(_model, backbone, shape, width)
+    makers = {"ours": partial(_runs, ours, shape)}
+    if against:
+        makers["theirs"] = partial(_runs, partial(_foreign, against), shape)
+    if backend:
+        makers["compiled"] = partial(_runs, ours, shape, backend=backend)
     squares = {size: torch.randn(size, size) for size in _SQUARES}
     runs = {
         (who, kind, dtype): run
         for dtype in (torch.float32, torch.bfloat16)
         for who, make in makers.items()
-        for kind, run in _runs(make, shape, dtype).items()
+        for kind, run in make(dtype).items()
     }
     times: dict = {key: [] for key in (*squares, *runs)}
     for run in (*runs.values(), *runs.values()):
@@ -142,7 +157,9 @@ def measure(backbone: str, shape: tuple[int, ...], width: float, threads: int, r
                 "memory_mb": memory[kind, dtype],
                 "peak": peak,
                 "flops": source,
-                "ratios": [b / a for a, b in zip(ours, times["theirs", kind, dtype], strict=True)] if against else [],
+                "ratios": {
+                    who: [b / a for a, b in zip(ours, times[who, kind, dtype], strict=True)] for who in makers if who != "ours"
+                },
             }
         )
     return rows
@@ -156,12 +173,13 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--against", metavar="MODULE:FACTORY", help="another implementation, run in alternation with ours")
+    parser.add_argument("--compile", metavar="BACKEND", help="ours through torch.compile as well, in alternation")
     args = parser.parse_args()
     shape = tuple(int(size) for size in args.shape.split(","))
     shape = (shape[0], 3, *shape[1:]) if len(shape) == 4 else shape
     if len(shape) != 5 or shape[3] not in {get_layout(name).num_joints for name in layout_names()}:
         parser.error(f"--shape: expected N,C,T,V,M with the V of a layout ({', '.join(layout_names())}), got {args.shape}")
-    rows = measure(args.backbone, shape, args.width, args.threads, args.rounds, args.against)
+    rows = measure(args.backbone, shape, args.width, args.threads, args.rounds, args.against, args.compile)
     peak, source = rows[0]["peak"] / 1e9, rows[0]["flops"]
     print(f"{args.backbone}, width {args.width:g}, clips {shape}, {args.threads} threads; peak {peak:.0f} GFLOP/s; G {source}")
     for row in rows:
@@ -171,11 +189,9 @@ def main() -> None:
         )
 
 
-def _ratio(ratios: list[float]) -> str:
-    """How many times as fast ours is, with the least and the most over the rounds."""
-    if not ratios:
-        return ""
-    return f", {statistics.median(ratios):.2f} x theirs ({min(ratios):.2f} to {max(ratios):.2f})"
+def _ratio(ratios: dict[str, list[float]]) -> str:
+    """How many times as fast ours is as each other, with the least and the most over the rounds."""
+    return "".join(f", {statistics.median(of):.2f} x {who} ({min(of):.2f} to {max(of):.2f})" for who, of in ratios.items())
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from typing import Protocol as Interface
 import torch
 
 from bench.data.store import ClipStore
+from bench.execution import make_deterministic
 from bench.executors.limits import Limits, mind_memory
 from bench.jobs import Job, Unit
 from bench.pipeline import Bench, Step
@@ -99,6 +100,7 @@ class Worker:
 
     def __init__(self, recipe: Recipe, device: torch.device, threads: int = 1, limits: Limits | None = None):
         limit_threads(threads)
+        make_deterministic(device)
         self._seconds = limits.seconds if limits else None
         if limits and limits.memory_mb is not None:
             mind_memory(limits.memory_mb)

@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
+from bench.execution import describe
 from bench.inventory import Inventory
 from bench.records import records
 from bench.status import Reporter
@@ -304,6 +306,38 @@ def test_an_audit_finds_what_cannot_be_reproduced(copied):
     assert "DIFFERS by up to" in first
     assert "more than 0.0001; leakage" in first
     assert "cannot be done again: attacker changed since it was measured" in second
+
+
+def test_stages_and_records_say_where_they_were_made_and_an_audit_tells_other_hardware_apart(copied):
+    here = describe(torch.device("cpu"), "auto")
+    assert set(here) == {"device", "cpu", "precision", "torch"}
+    assert here["precision"] == "float32"
+    states = [json.loads(path.read_text()) for path in (copied / "stages").rglob("stage.json")]
+    assert all(state["made_on"] == here for state in states)
+    assert not any("made_on" in json.dumps([state["inputs"], state["info"]]) for state in states)
+    _change_predictions(copied)
+    record = next(records(copied / "records"))
+    assert "made_on" not in record.data
+    assert record.manifest()["made_on"] == [here]
+    path = record.path.with_name(f"{record.path.stem}.manifest.json")
+    whole = record.manifest()
+
+    def said(manifest):
+        path.write_text(json.dumps(manifest))
+        told = bench("audit", record.data["key"], *HERE, results=copied)
+        assert told.exit_code == 1
+        return told.stdout
+
+    mixed = [here, {**here, "device": "NVIDIA H100", "precision": "bfloat16", "compile": "inductor"}]
+    told = said({**whole, "made_on": mixed})
+    for change in ("precision bfloat16 and float32 -> float32", "device NVIDIA H100 and", "compile inductor and none -> none"):
+        assert change in told
+    assert "other hardware" in told
+    assert "DIFFERS" not in told
+    assert "DIFFERS by up to" in said(whole)
+    before = {name: value for name, value in whole.items() if name != "made_on"}
+    told = said({**before, "device": "NVIDIA A100"})
+    assert f"(device NVIDIA A100 -> {here['device']})" in told
 
 
 def test_measurements_that_are_remembered_are_those_that_were_made(copied):
