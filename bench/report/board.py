@@ -15,7 +15,7 @@ from rich.table import Table
 from bench.files import UserError, atomic_file, write_json
 from bench.leaderboard import Board, board_row, boards, explain
 from bench.records import Record, newest, of_interest, records
-from bench.submission.states import Entry, entries, off_the_board, submitted_as
+from bench.submission.states import Entry, entries, noted_flags, off_the_board, submitted_as
 from bench.summary import measure_all
 
 SCHEMA = 1
@@ -65,7 +65,7 @@ def load_boards(results: Path, dataset: str | None, protocol: str | None, preset
     newer, _ = newest(kept)
     paths = {record.path for record in newer}
     older = tuple(record for record in kept if record.path not in paths)
-    return Loaded(tuple(boards(measure_all(newer, results / "measured"))), older, received)
+    return Loaded(tuple(boards(measure_all(newer, results / "measured", noted_flags(results)))), older, received)
 
 
 def print_boards(found: Sequence[Board], console: Console) -> None:
