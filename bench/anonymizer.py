@@ -232,7 +232,7 @@ def released(
     """As `anonymize`, a batch at a time: clip indices in the given order, and whole clips (N, 3, T, V, M)."""
     for indices in order.split(batch_size):
         names = tuple(clips.names[i] for i in indices.tolist())
-        keys = tuple(_coordinates(clips, i) for i in indices.tolist()) if anonymizer.blind else names
+        keys = tuple(coordinates_digest(clips, i) for i in indices.tolist()) if anonymizer.blind else names
         batch = ClipBatch(
             clips.whole(indices),
             clips.lengths[indices],
@@ -248,7 +248,7 @@ def released(
         yield indices, out
 
 
-def _coordinates(clips: ClipSet, i: int) -> str:
+def coordinates_digest(clips: ClipSet, i: int) -> str:
     """Digest of a clip's coordinates."""
     first = int(clips.first[i])
     rows = clips.rows[first : first + int(clips.lengths[i]) * int(clips.bodies[i])]

@@ -46,7 +46,15 @@ def package_version(package: str) -> str | None:
 
 
 def read_json(path: Path) -> Any:
-    return json.loads(path.read_text(encoding="utf-8"))
+    """Content of a JSON file.
+
+    Raises:
+        ValueError: if it is none, or nested more deeply than anything of ours is.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError as error:
+        raise ValueError(f"{path} is nested too deeply") from error
 
 
 @contextlib.contextmanager

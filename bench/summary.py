@@ -34,26 +34,37 @@ FLAGS = {
     "pass-through": "the released clips are the raw ones, to the last bit: the method did nothing",
     "shared-performances": "tests performances that are in training as well, filmed by another camera: the moment may be matched",
     "nuisance": "no more than the room, the camera and the clip's length give away: it need not be the body that leaks",
+    "fixed-release": "strangers released the clips themselves, those too that attackers learn from: these may mislead them",
+    "two-faced": "clips that it was fitted to are released otherwise than those tested, and attackers learn from the former",
+    "unproven": "scores that were sent in: whoever has the labels can write them, so they change no rank and no control",
     "below-prior": "fewer clips are named than by always naming the most frequent class: compare the balanced number alone",
 }
 # Of a method with such a row, no rank is stated: what it is worth is not known. The others withhold it if they are raised by the
 # attacker whose leakage ranks the method; in other rows they only say how to read a number.
-WITHHOLDING = (*("no-control", "control-failed", "incomplete-panel", "undertrained", "pass-through", "shared-performances"),)
+WITHHOLDING = (
+    *("no-control", "control-failed", "incomplete-panel", "undertrained", "pass-through", "shared-performances"),
+    *("fixed-release", "two-faced"),
+)
 
 
-def measure_all(records: Iterable[Record], remembered: Path | None = None) -> list[Measured]:
+def measure_all(
+    records: Iterable[Record], remembered: Path | None = None, noted: Mapping[str, Sequence[str]] | None = None
+) -> list[Measured]:
     """Pools folds, groups records that differ in their seed only, measures each group and raises its flags.
 
     Args:
         records: The records.
         remembered: Folder in which measurements are kept for the next time; None keeps none.
+        noted: Flags of submissions that no record shows, by what records call these.
     """
     groups: dict[str, list[Record]] = {}
     for record in pool_folds(records):
         groups.setdefault(_group_key(record), []).append(record)
     seeds = [sorted(group, key=lambda record: record.data["seed"]) for group in groups.values()]
     measured = [measured_or_remembered(group, remembered, measure) for group in seeds]
-    measured = [replace(m, flags=_flags(m, measured)) for m in measured]
+    known = noted or {}
+    named = [m.first["anonymizer"]["parameters"].get("submission", "") for m in measured]
+    measured = [replace(m, flags=(*_flags(m, measured), *known.get(name, ()))) for m, name in zip(measured, named, strict=True)]
     return sorted(
         measured, key=lambda m: (m.group, _anonymizer_rank(m), m.first["target"], m.first["attacker"]["name"], m.first["threat"])
     )
@@ -73,8 +84,8 @@ def _anonymizer_rank(measured: Measured) -> tuple[int, str]:
 def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     data = measured.first
     if measured.is_control:
-        return ()
-    flags = []
+        return ("unproven",) if _submitted(data["attacker"]) == "scores" else ()
+    flags = ["fixed-release"] if _submitted(data["anonymizer"]) == "data" else []
     if data["stochastic"] and len(measured.records) * data["draws"] == 1:
         flags.append("single-draw")
     splits = data["protocol"]["splits"]
@@ -111,6 +122,12 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     if measured.named and beats_chance(measured) and measured.named["top1"].high < data["prior"]:
         flags.append("below-prior")
     return tuple(flags)
+
+
+def _submitted(described: Mapping[str, Any]) -> str:
+    """Kind of the submission that an anonymizer or attacker came from; "" if it is a plugin of the machine."""
+    stated = described["parameters"]
+    return stated["kind"] if "submission" in stated else ""
 
 
 def _lacks_attackers(method: str, table: Sequence[Measured]) -> bool:

@@ -11,6 +11,7 @@ from bench.report.pareto import pareto_figure, save_figure
 from bench.report.table import print_tables, write_csv, write_json_document
 from bench.runlog import make_log
 from bench.runner import Result
+from bench.submission.states import noted_flags
 from bench.summary import measure_all
 
 _LONG = 200  # characters of an error message
@@ -28,7 +29,7 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
     command = " ".join(["bench", *sys.argv[1:]])
     log = make_log(result.name, command, experiment, tuple(key for r in result.records for key in r.keys), len(result.failed))
     log.write(results)
-    measured = measure_all(result.records, results / "measured")
+    measured = measure_all(result.records, results / "measured", noted_flags(results))
     if measured:
         print_tables(measured, wide_console(stderr=json_file == "-"))
         write_csv(measured, results / "table.csv")

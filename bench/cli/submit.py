@@ -83,6 +83,7 @@ def check(folder: Path, isolation: str | None, trust: bool, results: Path) -> No
 @click.option("--anonymizer", metavar="A[,B...]", help="What an attacker is tried on; all that were measured if not given.")
 @click.option("--threat", default="all", show_default=True, metavar="LEVEL[,...]", help="What the attackers know.")
 @click.option("--seeds", type=click.IntRange(1), help="Number of seeds; the manifest's if not given.")
+@click.option("--supersedes", is_flag=True, help="It may replace a listed one of other authors, or of a higher version.")
 @where_options
 @json_option
 @click.option("--mlflow/--no-mlflow", default=True, show_default=True, help="Log the run to MLflow.")
@@ -101,7 +102,9 @@ def evaluate(
     level = choose_level(isolation, trust=trust) if needs_level(folder) else None
     where = make_where(options)
     renamed = {"attackers": options["attacker"], "anonymizers": options["anonymizer"], "threats": options["threat"]}
-    budget = Budget(trust=trust, **renamed, **{name: options[name] for name in ("dataset", "protocol", "preset", "seeds")})
+    budget = Budget(
+        trust=trust, **renamed, **{name: options[name] for name in ("dataset", "protocol", "preset", "seeds", "supersedes")}
+    )
     command = " ".join(["bench", *sys.argv[1:]])
     with Display() as display:
         done = evaluate_submission(folder, level, budget, results, where, display.step, command)

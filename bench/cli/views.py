@@ -26,6 +26,7 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
         UserError: if there is nothing.
     """
     from bench.records import newest, of_interest, records
+    from bench.submission.states import noted_flags
     from bench.summary import measure_all
 
     found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
@@ -34,7 +35,7 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
     found, older = newest(found)
     if older:
         click.echo(f"{older} records of older code are left out; newer ones of the same pairs are there", err=True)
-    return measure_all(found, results / "measured")
+    return measure_all(found, results / "measured", noted_flags(results))
 
 
 @click.command()

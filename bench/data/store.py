@@ -308,7 +308,7 @@ class ClipStore:
         try:
             meta = read_json(path / "meta.json")
             index = np.load(path / "index.npy", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, MemoryError) as error:  # of memory, a damaged header may ask for any amount
             raise StoreError(f"{path} is not a whole clip store ({error}); prepare the data again") from error
         schema = meta.get("schema") if isinstance(meta, dict) else None
         if schema != SCHEMA or meta.get("layout") not in layout_names():

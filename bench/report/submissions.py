@@ -1,4 +1,4 @@
-"""What a check, an evaluation and the states of submissions look like on a terminal. Strangers' texts are shown as they are."""
+"""What a check, an evaluation and the states of submissions look like on a terminal. Strangers' texts move no cursor."""
 
 from collections.abc import Sequence
 
@@ -8,6 +8,7 @@ from rich.table import Table
 
 from bench.submission.check import Report
 from bench.submission.evaluate import Evaluation
+from bench.submission.manifest import printable
 from bench.submission.states import Entry
 
 
@@ -15,10 +16,10 @@ def print_report(report: Report, level: str | None, console: Console) -> None:
     """Prints what a check found, what is wrong first."""
     table = Table(box=None, show_header=False)
     for finding in report.findings:
-        table.add_row("WRONG" if finding.grave else "note", escape(finding.name), escape(finding.what))
-        table.add_row("", "", f"mend: {escape(finding.remedy)}")
+        table.add_row("WRONG" if finding.grave else "note", _plain(finding.name), _plain(finding.what))
+        table.add_row("", "", f"mend: {_plain(finding.remedy)}")
     for name in report.passed:
-        table.add_row("ok", escape(name), "")
+        table.add_row("ok", _plain(name), "")
     console.print(table)
     if report.smoke:
         found = ", ".join(f"{name} {value:.2f}" for name, value in report.smoke.items())
@@ -56,9 +57,13 @@ def print_states(found: Sequence[Entry], console: Console, *, whole: bool) -> No
                 step["state"],
                 step["why"],
             )
-            table.add_row(*map(escape, stated))
+            table.add_row(*map(_plain, stated))
     console.print(table)
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(escape(text), soft_wrap=True, highlight=False)
+    console.print(_plain(text), soft_wrap=True, highlight=False)
+
+
+def _plain(text: str) -> str:
+    return escape(printable(text))

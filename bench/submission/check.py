@@ -18,20 +18,22 @@ from torch import Tensor
 from bench.anonymizer import Examples, anonymize
 from bench.data.clips import ClipSet
 from bench.data.prepare import open_or_prepare
+from bench.data.store import ClipStore
 from bench.files import UserError
 from bench.pipeline import Bench
 from bench.plan import choose_protocol, make_plan
 from bench.presets import Preset, get_preset
 from bench.protocols import SUBJECT, anonymizer_part
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
+from bench.release import FittedAnonymizer
 from bench.specs import parse_spec
 from bench.stages import StageStore
 from bench.submission.foreign import ForeignAnonymizer, ForeignAttacker
 from bench.submission.hidden import hidden_identity
 from bench.submission.isolation import Limits
-from bench.submission.manifest import Manifest, ManifestError, check_files, read_manifest
+from bench.submission.manifest import Manifest, ManifestError, check_files, copy_files, read_manifest
 from bench.submission.prepared import check_clips, read_scores
-from bench.submission.session import Foreign, ForeignError, close, noted
+from bench.submission.session import Foreign, ForeignError, close, close_all, noted
 from bench.submission.source import DeclaredParameter, Submission, SubmittedSpec, declared
 
 SMOKE_DATA = "synthetic:people=6,motions=3,cameras=1"
@@ -118,15 +120,31 @@ def check(folder: Path, level: str | None, results: Path, step: Callable[[str], 
     except ManifestError as error:
         report.findings += [Finding("manifest", f"{where}: {what}", remedy) for where, what, remedy in error.problems]
         return report
-    submission = Submission(folder, manifest)
     report.add("files", [(f"{where}: {what}", remedy) for where, what, remedy in check_files(folder, manifest)])
-    report.add("name", _name(manifest, submission.makes))
+    report.add("name", _name(manifest, Submission(folder, manifest).makes))
     report.add("data", _data(manifest))
     if not report.good:
         return report  # nothing of files that are not what they are said to be is opened
     if manifest.runs_code and level is None:
         report.findings.append(Finding("isolation", "its code was not run", "install bubblewrap, or say --trust"))
         return report
+    with TemporaryDirectory(prefix="bench-check-") as name:
+        place = Path(name)
+        place.chmod(0o755)  # the worker may be another account
+        copy_files(folder, place / "files")  # what no hash covers, such as compiled modules, is not there
+        submission = Submission(place / "files", manifest)
+        try:
+            _check_content(submission, level, results, report, step)
+        finally:
+            close_all()  # workers hold the copy
+        if manifest.runs_code:
+            report.add("behaviour", _noted(submission.foreign(level or "", LIMITS)))
+    return report
+
+
+def _check_content(submission: Submission, level: str | None, results: Path, report: Report, step: Callable[[str], Any]) -> None:
+    """Loads and tries what was submitted."""
+    manifest = submission.manifest
     try:
         with step(f"load {manifest.name}"):
             spec = submission.spec(level or "", LIMITS)
@@ -136,8 +154,14 @@ def check(folder: Path, level: str | None, results: Path, step: Callable[[str], 
             _check_anonymizer(submission, spec, lab, results, report, step)
         elif isinstance(spec.value, ForeignAttacker):
             _check_attacker(spec, lab, report, step)
+        elif manifest.weights:
+            with step("look for hidden identity"):
+                report.add("hidden identity", _hidden_in_weights(spec, results))
         elif manifest.data:
             report.add("clips", _clips_fit(submission, results))
+            if report.good:
+                with step("look for hidden identity"):
+                    report.add("hidden identity", _hidden_in_clips(submission, results))
         elif manifest.scores:
             report.add("scores", _scores_fit(submission))
         if report.good and not manifest.scores and (not manifest.data or manifest.dataset.startswith("synthetic")):
@@ -145,11 +169,8 @@ def check(folder: Path, level: str | None, results: Path, step: Callable[[str], 
                 report.add("smoke evaluation", _smoke(submission, spec, results, report))
     except ForeignError as error:
         report.add({"error": "code"}.get(error.kind, error.kind), [(str(error), _REMEDIES.get(error.kind, _REMEDIES["error"]))])
-    except (UserError, ValueError) as error:
-        report.add("contract", [(str(error), _REMEDIES["answer"])])
-    if manifest.runs_code:
-        report.add("behaviour", _noted(submission.foreign(level or "", LIMITS)))
-    return report
+    except (UserError, ValueError, RecursionError, MemoryError) as error:  # the last two: files made to exhaust their reader
+        report.add("contract", [(str(error) or type(error).__name__, _REMEDIES["answer"])])
 
 
 def _name(manifest: Manifest, makes: str) -> list[tuple[str, str]]:
@@ -336,9 +357,31 @@ def _other_value(parameter: DeclaredParameter, value: Any) -> Any:
 def _hidden(spec: SubmittedSpec, state: Mapping[str, Tensor], results: Path) -> list[tuple[str, str]]:
     """Whether the bits that rounding takes away name the person."""
     store = open_or_prepare(parse_spec(_CROWD, DATASETS), results)
-    clips, people = ClipSet.from_store(store), store.labels[SUBJECT].to_numpy()
     exact = replace(spec.value, rounds=False)
-    found = hidden_identity(_release(exact, state, clips), clips, people)
+    return _told_by_digits(_release(exact, state, ClipSet.from_store(store)), store)
+
+
+def _hidden_in_weights(spec: SubmittedSpec, results: Path) -> list[tuple[str, str]]:
+    """The same for a known method; one of another layout cannot be tried on these people, and is rounded as well."""
+    loaded = FittedAnonymizer.load(Path(spec.value.folder))
+    if loaded.layout != open_or_prepare(parse_spec(_CROWD, DATASETS), results).layout.name:
+        return []
+    return _hidden(spec, loaded.state, results)
+
+
+def _hidden_in_clips(submission: Submission, results: Path) -> list[tuple[str, str]]:
+    """The same for clips, with the names of the people whom they are to hide."""
+    source = open_or_prepare(parse_spec(submission.manifest.dataset, DATASETS), results)
+    sent = ClipStore.open(submission.folder / submission.manifest.data.folder)
+    places = {name: i for i, name in enumerate(sent.labels["clip"])}
+    order = [places[name] for name in source.labels["clip"]]  # rows of the clips, in the order of the source's
+    rows = np.concatenate([sent.rows[first : first + frames * bodies] for first, frames, bodies in sent.index[order]])
+    return _told_by_digits(torch.from_numpy(rows), source)
+
+
+def _told_by_digits(rows: Tensor, store: ClipStore) -> list[tuple[str, str]]:
+    clips, people = ClipSet.from_store(store), store.labels[SUBJECT].to_numpy()
+    found = hidden_identity(rows, clips, people)
     if not found.more_than(hidden_identity(clips.rows, clips, people)):
         return []
     return [
@@ -370,13 +413,13 @@ def _scores_fit(submission: Submission) -> list[tuple[str, str]]:
 
 
 def _smoke(submission: Submission, spec: SubmittedSpec, results: Path, report: Report) -> list[tuple[str, str]]:
-    """A tiny evaluation from end to end."""
+    """A tiny evaluation from end to end, in a results folder of its own: what it measures is for no board."""
     from bench.devices import choose_devices
     from bench.executors import Where
     from bench.runner import run_plans
     from bench.summary import measure_all
 
-    anonymizer = submission.makes == "anonymizer"
+    anonymizer, results = submission.makes == "anonymizer", results / "checks"
     plan = make_plan(
         dataset=submission.manifest.dataset if submission.manifest.data else SMOKE_DATA,
         protocol=None,

@@ -18,13 +18,14 @@ from bench.measured import Measured
 from bench.pipeline import Bench
 from bench.plan import Plan, make_plan
 from bench.presets import get_preset
-from bench.protocols import ACTION
+from bench.protocols import ACTION, SUBJECT, anonymizer_part
 from bench.records import newest, records
 from bench.registry import ANONYMIZERS
 from bench.runner import Result, run_plans
 from bench.specs import Spec, SpecError, parse_spec
 from bench.stages import FinishedStages
 from bench.submission.check import Report, check
+from bench.submission.faces import two_faced
 from bench.submission.isolation import LEVELS, Limits, choose_level
 from bench.submission.manifest import Claim, Manifest, read_manifest
 from bench.submission.session import close_all
@@ -40,6 +41,7 @@ from bench.submission.states import (
     Entry,
     entries,
     find,
+    noted_flags,
     receive,
     submitted_as,
     supersede,
@@ -59,6 +61,7 @@ class Budget:
         anonymizers: What an attacker is tried on; None for all that were measured before on the same data, or the usual ones.
         threats: Levels of knowledge.
         seeds: Number of seeds; None for the manifest's.
+        supersedes: Whether it may take the place of a listed submission of other authors, or of a higher version.
         trust: Whether code of other submissions may run below the level `namespace`, if it was evaluated so.
     """
 
@@ -69,6 +72,7 @@ class Budget:
     anonymizers: str | None = None
     threats: str = "all"
     seeds: int | None = None
+    supersedes: bool = False
     trust: bool = False
 
 
@@ -108,7 +112,7 @@ def evaluate(
         UserError: if it cannot be received, or the budget is wrong.
     """
     results = results.resolve()
-    entry = receive(folder, results)
+    entry = receive(folder, results, supersedes=budget.supersedes)
     report = check(entry.files, level, results, step)
     if not report.good:
         why = "; ".join(f"{finding.name}: {finding.what}" for finding in report.findings if finding.grave)
@@ -126,7 +130,9 @@ def evaluate(
     if problem := _spot_check(plan, submission, level, results):
         return Evaluation(entry.moved(REJECTED, problem), report, result)
     close_all()
-    measured = measure_all(result.records, results / "measured")
+    noted = ["two-faced"] if _two_faced(plan, submission, results) else []
+    entry = entry.moved(EVALUATING, noted=sorted({*noted, *entry.data.get("noted", [])}))
+    measured = measure_all(result.records, results / "measured", noted_flags(results))
     claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
     flags = _flags(manifest, measured, claims)
     hardware = {name: result.records[0].manifest()[name] for name in ("device", "platform")}
@@ -190,10 +196,7 @@ def _spot_check(plan: Plan, submission: Submission, level: str | None, results: 
     """
     if submission.makes == "attacker" or not submission.manifest.runs_code:
         return ""
-    spec = next(job.anonymizer for job in plan.jobs if job.anonymizer.plugin.provider == submission.manifest.provider)
-    seed = plan.jobs[0].seed
-    stages = FinishedStages(results / "stages")
-    bench = Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
+    bench, spec, seed = _finished(plan, submission, results)
     test = bench.part(ACTION).test
     some = bench.clips(bench.raw).subset(test[np.linspace(0, len(test) - 1, _SPOTS).round().astype(int)])
     evaluated = bench.clips(bench.release(spec, seed, "holder/0"))
@@ -206,6 +209,25 @@ def _spot_check(plan: Plan, submission: Submission, level: str | None, results: 
         if not torch.equal(alone[rows], evaluated.rows[rows]):
             return f"clip {some.names[i]}, released by itself, is not the clip that was evaluated"
     return ""
+
+
+def _two_faced(plan: Plan, submission: Submission, results: Path) -> bool:
+    """Whether an anonymizer releases clips that it, or its authors, may have been fitted to otherwise than those tested."""
+    if submission.makes == "attacker":
+        return False
+    bench, spec, seed = _finished(plan, submission, results)
+    known = np.zeros(len(bench.clip_names), dtype=bool)
+    known[anonymizer_part(bench.parts)] = True
+    released = bench.clips(bench.release(spec, seed, "holder/0"))
+    return two_faced(bench.clips(bench.raw), released, known, bench.labels[SUBJECT].to_numpy())
+
+
+def _finished(plan: Plan, submission: Submission, results: Path) -> tuple[Bench, Spec, int]:
+    """Where the finished stages of a plan can be read, the submitted anonymizer, and the first seed."""
+    spec = next(job.anonymizer for job in plan.jobs if job.anonymizer.plugin.provider == submission.manifest.provider)
+    stages = FinishedStages(results / "stages")
+    bench = Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
+    return bench, spec, plan.jobs[0].seed
 
 
 def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measured]) -> float | None:

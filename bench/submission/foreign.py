@@ -1,10 +1,12 @@
 """Submitted code as plugins: to the rest of the house an anonymizer or an attacker like any other, run by a worker apart.
 
 What crosses over is coordinates and, for training, labels of clips that nobody tests. The worker sees no names of clips, no rooms
-and cameras, no label of a clip that it releases or names, and not the order in which clips are stored.
+and cameras, no label of a clip that it releases or names, and not the order in which clips are stored. Each training, each naming
+and each release has a worker of its own: what one saw, the next cannot remember.
 """
 
 import math
+import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -14,15 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted
+from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted, coordinates_digest
 from bench.attacker import Attacker
 from bench.data.clips import ClipSet
 from bench.presets import Preset
 from bench.protocols import Part
-from bench.submission.session import Foreign, ForeignError, shared_session
+from bench.submission.hidden import rounded
+from bench.submission.session import Foreign, ForeignError, fresh_session, session_for
 from bench.training import Progress
 
-GRID = 1e-4  # metres: released coordinates are rounded to it, so that nothing can be hidden in the bits below
 _SLACK = 2**16  # bytes of an answer beyond its arrays
 _MOST_FILES = 1000
 _PART = ("labels", "train", "validation", "test", "subjects", "performances")
@@ -36,7 +38,7 @@ class ForeignAnonymizer(Anonymizer):
         foreign: Its code, and how it is run.
         learns, stochastic, causal: What it declares.
         code_version: What it declares.
-        rounds: Whether released coordinates are rounded to `GRID`, as they always are where something is measured.
+        rounds: Whether released coordinates are rounded, as they always are where something is measured.
     """
 
     foreign: Foreign | None = field(default=None)
@@ -63,7 +65,8 @@ class ForeignAnonymizer(Anonymizer):
         for target, part in examples.parts.items():
             asked["parts"][target] = {"target": target, "classes": list(range(len(part.classes)))}
             tensors |= _of_part(part, target)
-        answer, state = shared_session(self.foreign).ask("fit", asked, tensors)
+        with fresh_session(self.foreign) as session:
+            answer, state = session.ask("fit", asked, tensors)
         return Fitted(state, {**_json(answer.get("info")), **isolation})
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
@@ -72,10 +75,7 @@ class ForeignAnonymizer(Anonymizer):
         Raises:
             ForeignError: if the worker fails, or returns other things than clips.
         """
-        session = shared_session(self.foreign)
-        if state and session.state is not state:
-            session.ask("state", {}, state, _SLACK)
-            session.state = state
+        session = session_for(self.foreign, state)
         device, clips = batch.clips.device, batch.clips.cpu()
         asked = {"layout": batch.layout.name, "frame_rate": batch.frame_rate}
         tensors = {"clips": clips, "lengths": batch.lengths.cpu(), "seeds": torch.tensor(batch.seeds, dtype=torch.int64)}
@@ -83,7 +83,7 @@ class ForeignAnonymizer(Anonymizer):
         out = found.get("clips")
         if out is None or out.dtype != torch.float32:
             raise ForeignError("answer", f"expected float32 clips, got {None if out is None else out.dtype}")
-        return ((out.double() / GRID).round().mul(GRID).float() if self.rounds else out).to(device)
+        return (rounded(out) if self.rounds else out).to(device)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,8 @@ class ForeignAttacker(Attacker):
         learnt = np.sort(np.concatenate([part.train, part.validation]))
         asked, tensors = _sent(clips.subset(learnt))
         asked |= {"preset": asdict(preset), "seed": seed, "part": _stated(part)}
-        answer, files = shared_session(self.foreign).ask("learn", asked, tensors | _of_part(part.restricted(learnt), "part"))
+        with fresh_session(self.foreign) as session:
+            answer, files = session.ask("learn", asked, tensors | _of_part(part.restricted(learnt), "part"))
         if len(files) > _MOST_FILES:
             raise ForeignError("answer", f"it learnt {len(files)} files, at most {_MOST_FILES} are kept")
         for name, content in files.items():
@@ -121,7 +122,7 @@ class ForeignAttacker(Attacker):
         Raises:
             ForeignError: if it fails, or returns other things than scores.
         """
-        order = np.random.default_rng(len(indices)).permutation(len(indices))
+        order = _anonymous_order(clips, indices)
         asked, tensors = _sent(clips.subset(indices[order]))
         nobody = np.full(len(indices), -1)
         none = np.array([], dtype=int)
@@ -131,7 +132,8 @@ class ForeignAttacker(Attacker):
         asked |= {"preset": asdict(preset), "part": _stated(part), "files": list(files)}
         tensors |= _of_part(blank, "part")
         tensors |= {f"file/{name}": torch.from_numpy(np.fromfile(path, dtype=np.uint8)) for name, path in files.items()}
-        _, found = shared_session(self.foreign).ask("score", asked, tensors, 4 * len(indices) * len(part.classes) + _SLACK)
+        with fresh_session(self.foreign) as session:
+            _, found = session.ask("score", asked, tensors, 4 * len(indices) * len(part.classes) + _SLACK)
         scores = found.get("scores")
         if scores is None or scores.dtype != torch.float32 or tuple(scores.shape) != (len(indices), len(part.classes)):
             raise ForeignError(
@@ -140,6 +142,17 @@ class ForeignAttacker(Attacker):
         out = np.empty(tuple(scores.shape), dtype=np.float32)
         out[order] = scores.numpy()
         return out
+
+
+def _anonymous_order(clips: ClipSet, indices: np.ndarray) -> np.ndarray:
+    """Places in `indices`, in an order that follows from the clips' coordinates alone: it tells nothing that these do not.
+
+    So what an honest attacker says does not hang on chance. Clips that are equal, as many are that `null` releases, stand in an
+    order that nobody knows beforehand.
+    """
+    dealt = np.random.default_rng(secrets.randbits(128)).permutation(len(indices))
+    digests = [coordinates_digest(clips, int(i)) for i in indices[dealt]]
+    return dealt[np.argsort(digests, kind="stable")]
 
 
 def _shape(tensor: Tensor | None) -> str:

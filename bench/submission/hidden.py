@@ -1,21 +1,24 @@
 """Identity hidden where no network looks: in the digits of coordinates below a tenth of a millimetre.
 
 A method can release clips that look alike for everybody and still write into the last bits who is shown, for somebody who knows.
-The evaluator rounds released coordinates, so that nothing is left of it; this finds out whether there was something.
+The evaluator rounds released coordinates, so that nothing is left of it; this finds out whether there was something. A code in
+larger changes, of a millimetre say, masked by a key that only its reader has, is not found: nothing tells it from noise.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from scipy.spatial.distance import cdist
 from torch import Tensor
 
 from bench.data.clips import ClipSet
-from bench.submission.foreign import GRID
 
+GRID = 1e-4  # metres: released coordinates are rounded to it, so that nothing can be hidden in the bits below
 _SURE = 0.001
 _ARRANGEMENTS = 999
 _STEPS = 64
+_MOST = 1000  # clips that are compared with each other
 _MARGIN = 0.1  # accuracy beyond that of raw clips, whose constant lengths have telling digits as well
 
 
@@ -38,16 +41,23 @@ class Hidden:
         return self.p_value <= _SURE and self.accuracy > raw.accuracy + _MARGIN
 
 
+def rounded(clips: Tensor) -> Tensor:
+    """Coordinates on the grid, as they are measured; zero has no sign, which would be a bit to write into."""
+    return (clips.double() / GRID).round().mul(GRID).float() + 0.0
+
+
 def hidden_identity(rows: Tensor, clips: ClipSet, people: np.ndarray) -> Hidden:
-    """Compares what is left of coordinates after rounding between clips.
+    """Compares what is left of coordinates after rounding between clips; of many clips, 1000 spread over them.
 
     Args:
         rows: (R, 3, V) released coordinates, before they are rounded.
         clips: Whose they are.
         people: (N,) who is shown.
     """
-    features = np.stack([_features(_of_clip(rows, clips, i)) for i in range(len(clips))])
-    distance = np.square(features[:, None] - features[None]).sum(2)
+    some = np.unique(np.linspace(0, len(clips) - 1, _MOST).round().astype(int))
+    people = people[some]
+    features = np.stack([_features(_of_clip(rows, clips, i)) for i in some])
+    distance = cdist(features, features, "sqeuclidean")
     np.fill_diagonal(distance, np.inf)
     nearest = distance.argmin(1)
     rng = np.random.default_rng(0)

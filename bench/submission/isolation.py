@@ -2,7 +2,7 @@
 
     process     a process of its own with a clean environment and limits; a mistake stops there, malice does not
     namespace   bubblewrap: no network, a system that can only be read, no data, no results, an empty home, no rights
-    container   a command of the user's own, `BENCH_CONTAINER`, that starts the same worker elsewhere
+    container   a command of the user's own, `BENCH_CONTAINER`, that starts the same worker elsewhere, as well apart
 
 A level is asked for and either holds or is refused: it is never lowered in silence.
 """
@@ -19,8 +19,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from bench.files import UserError
+from bench.submission import seccomp
 
 LEVELS = ("process", "namespace", "container")
 CONTAINER = "BENCH_CONTAINER"
@@ -40,9 +42,12 @@ _SYSTEM = (
     "/etc/localtime",
 )
 _KEPT = ("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "LD_LIBRARY_PATH")  # a clean environment still computes with the same code
+_PROBE = "from bench.submission.promises import main; main()"
+_FILTER = "FILTER"  # stands for the number of an open file
 _WORKER = "from bench.submission.worker import main; main()"
 _CONTAINER_RUNS = f"python -c '{_WORKER}'"
 _PROBE_SECONDS = 20.0
+_OURS = "anonymizers.controls:Identity"
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ class Limits:
     Args:
         seconds: Of one request: a batch of clips, or a whole training.
         memory_mb: Of all its processes together, beyond what the worker itself needs.
-        file_mb: Of one file, and of all files together at the level `namespace`.
+        file_mb: Of one file, and at the level `namespace` of all files in /tmp, and of all in /dev/shm.
         processes: At a time.
         answer_mb: Of one answer: what was learnt, or a batch of clips.
     """
@@ -77,12 +82,25 @@ class Start:
         environment: All of its environment.
         folder: Where the submission's files lie, as the worker sees them.
         user: Account that it runs as; None for the caller's.
+        filter: Program that filters its system calls; empty for none.
     """
 
     command: tuple[str, ...]
     environment: dict[str, str]
     folder: str
     user: int | None = None
+    filter: bytes = b""
+
+    def process(self, **how: Any) -> subprocess.Popen:
+        """The running worker; `how` is what `Popen` takes besides."""
+        with tempfile.TemporaryFile() as file:  # the filter is read from an open file that the worker inherits
+            file.write(self.filter)
+            file.seek(0)
+            number = file.fileno()
+            command = [str(number) if word == _FILTER else word for word in self.command]
+            return subprocess.Popen(
+                command, env=self.environment, user=self.user, pass_fds=(number,) if self.filter else (), **how
+            )
 
 
 def start_of(level: str, submission: Path, limits: Limits, *, command: Sequence[str] = ()) -> Start:
@@ -98,7 +116,7 @@ def start_of(level: str, submission: Path, limits: Limits, *, command: Sequence[
     if level == "process":
         return Start(_python(command), _environment(str(_root().parent)), str(submission))
     if level == "namespace":
-        return Start((*_bubblewrap(submission, limits), *_python(command)), {}, MOUNT, _account())
+        return _apart(submission, limits, command, _account())
     if level == "container":
         template = os.environ.get(CONTAINER, "")
         if not template:
@@ -108,6 +126,12 @@ def start_of(level: str, submission: Path, limits: Limits, *, command: Sequence[
             )
         return Start(tuple(shlex.split(template.format(submission=submission))), dict(os.environ), MOUNT)
     raise IsolationError(f"isolation must be one of {', '.join(LEVELS)}, got {level!r}")
+
+
+def _apart(submission: Path, limits: Limits, command: Sequence[str], user: int | None) -> Start:
+    """A start at the level `namespace`, by an account."""
+    filter_ = seccomp.program()
+    return Start((*_bubblewrap(submission, limits, filters=bool(filter_)), *_python(command)), {}, MOUNT, user, filter_)
 
 
 def choose_level(wanted: str | None, *, trust: bool) -> str:
@@ -136,18 +160,16 @@ def probe(level: str) -> str:
 
 
 def _speaks(level: str) -> str:
-    """Why the user's own container does not answer as a worker does; "" if it does."""
+    """Why the user's own container does not answer as a worker does, or does not keep apart; "" if it does both."""
     from bench.submission.session import Foreign, ForeignError, Session
 
     with tempfile.TemporaryDirectory(prefix="bench-probe-") as folder:
         Path(folder).chmod(0o755)
-        try:
-            Session(Foreign(Path(folder), ".", "bench_probe:Nothing", (), level, Limits(seconds=_PROBE_SECONDS))).close()
-        except ForeignError as error:  # a worker says that there is no such module
-            return "" if error.kind == "error" and "bench_probe" in str(error) else str(error)
-        except (IsolationError, OSError) as error:
+        try:  # a method of this package: what it answers is to be trusted
+            with Session(Foreign(Path(folder), ".", _OURS, (), level, Limits(seconds=_PROBE_SECONDS))) as session:
+                return "; ".join(session.ask("promises", {}, {}, 2**16)[0]["broken"])
+        except (ForeignError, IsolationError, OSError) as error:
             return str(error)
-    return "it loads what is not there"
 
 
 @cache
@@ -170,39 +192,20 @@ def _inside(user: int | None) -> str:
     with tempfile.TemporaryDirectory(prefix="bench-probe-") as folder:
         Path(folder).chmod(0o755)
         try:
-            command = (*_bubblewrap(Path(folder), Limits()), *_python(("-c", _INSIDE)))
-            found = {"capture_output": True, "text": True, "timeout": _PROBE_SECONDS, "check": False, "cwd": "/"}
-            done = subprocess.run(command, env={}, user=user, **found)
+            start = _apart(Path(folder), Limits(), ("-c", _PROBE), user)
+            streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+            with start.process(cwd="/", **streams) as process:
+                try:
+                    out, errors = process.communicate(timeout=_PROBE_SECONDS)
+                except subprocess.TimeoutExpired:
+                    process.kill()
+                    raise
         except IsolationError as error:
             return str(error)
         except (OSError, subprocess.SubprocessError) as error:
             return f"{type(error).__name__}: {error}"
-    said = (done.stderr or done.stdout).strip().splitlines()
-    return "" if done.returncode == 0 and done.stdout.strip() == "apart" else said[-1] if said else "the probe said nothing"
-
-
-# What must not work inside: each line is one promise of the level.
-_INSIDE = """
-import os, socket, sys
-def fails(act):
-    try:
-        act()
-    except OSError:
-        return True
-    return False
-kept = [
-    ("there is a network", len(socket.if_nameindex()) <= 1),
-    ("the system can be written", fails(lambda: open("/usr/probe", "w"))),
-    ("the submission can be written", fails(lambda: open("/submission/probe", "w"))),
-    ("its root can be written", fails(lambda: open("/probe", "w"))),
-    ("its devices can be written", fails(lambda: open("/dev/probe", "w"))),
-    ("it runs as root", os.getuid() != 0),
-    ("the home is not empty", os.listdir(os.environ["HOME"]) == []),
-    ("other processes can be seen", len([p for p in os.listdir("/proc") if p.isdigit()]) <= 3),
-]
-broken = [what for what, held in kept if not held]
-sys.exit("; ".join(broken)) if broken else print("apart")
-"""
+    said = (errors or out).strip().splitlines()
+    return "" if process.returncode == 0 and out.strip() == "apart" else said[-1] if said else "the probe said nothing"
 
 
 def _root() -> Path:
@@ -227,11 +230,28 @@ def _environment(path: str) -> dict[str, str]:
     return {**{name: os.environ[name] for name in _KEPT if name in os.environ}, **fixed}
 
 
-def _bubblewrap(submission: Path, limits: Limits) -> tuple[str, ...]:
+@cache
+def _knows(program: str, option: str) -> bool:
+    """Whether this version of bubblewrap has an option."""
+    return option in subprocess.run([program, "--help"], capture_output=True, text=True, check=False).stdout
+
+
+def _bubblewrap(submission: Path, limits: Limits, *, filters: bool) -> tuple[str, ...]:
     program = shutil.which("bwrap")
     if program is None:
         raise IsolationError("bubblewrap is not installed (Debian, Ubuntu: apt install bubblewrap)")
-    command = [program, "--unshare-all", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
+    command = [
+        program,
+        "--unshare-all",
+        "--unshare-user",
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+        "--cap-drop",
+        "ALL",
+    ]
+    command += ["--disable-userns"] if _knows(program, "--disable-userns") else []  # the filter refuses them as well
+    command += ["--seccomp", _FILTER] if filters else []
     command += ["--uid", "65534", "--gid", "65534", "--hostname", "bench"]
     for path in _SYSTEM:
         if Path(path).is_symlink():

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tomllib
 from collections.abc import Iterator
@@ -21,7 +22,20 @@ MOST_FILES = 5000
 _IGNORED = ("__pycache__", ".pytest_cache", ".git", ".venv")
 _NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 
-Text = Annotated[str, Field(min_length=1, max_length=500)]
+
+def printable(text: str) -> str:
+    """Without control characters: what strangers write goes to a terminal."""
+    return "".join(c if c.isprintable() else " " for c in text)
+
+
+def _plain(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("it must be one line, without control characters")
+    return text
+
+
+Line = Annotated[str, Field(max_length=500), AfterValidator(_plain)]
+Text = Annotated[Line, Field(min_length=1)]
 
 
 def _inside(path: str) -> str:
@@ -32,7 +46,7 @@ def _inside(path: str) -> str:
 
 
 Place = Annotated[Text, AfterValidator(_inside)]
-Value = bool | int | float | Annotated[str, Field(max_length=200)]
+Value = bool | int | float | Line
 
 
 class ManifestError(UserError):
@@ -43,8 +57,8 @@ class ManifestError(UserError):
     """
 
     def __init__(self, problems: list[tuple[str, str, str]]):
-        super().__init__("; ".join(f"{where}: {what} ({remedy})" for where, what, remedy in problems))
-        self.problems = problems
+        self.problems = [tuple(map(printable, problem)) for problem in problems]
+        super().__init__("; ".join(f"{where}: {what} ({remedy})" for where, what, remedy in self.problems))
 
 
 class _Table(BaseModel):
@@ -111,7 +125,7 @@ class Claim(_Table):
 
     dataset: Text
     metric: Literal["leakage", "utility_retention"]
-    attacker: str = ""
+    attacker: Line = ""
     value: Annotated[float, Field(ge=-1.0, le=2.0)]
     tolerance: Annotated[float, Field(gt=0.0, le=1.0)] = 0.05
 
@@ -138,9 +152,9 @@ class Manifest(_Table):
     version: Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)*[a-z0-9.]*$", max_length=20)]
     authors: Annotated[list[Text], Field(min_length=1)]
     licence: Text
-    paper: Annotated[str, Field(max_length=500)] = ""
+    paper: Line = ""
     dataset: Text = "synthetic"
-    protocol: Annotated[str, Field(max_length=100)] = ""
+    protocol: Line = ""
     training_data: list[Text] = []
     seeds: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(min_length=1, max_length=20)] = [0, 1, 2]
     code: Code | None = None
@@ -183,12 +197,13 @@ def read_manifest(folder: Path) -> Manifest:
     """
     path = folder / FILE
     try:
-        if path.is_symlink() or path.stat().st_size > 2**20:
-            raise ManifestError([(FILE, "it is a link, or larger than 1 MB", "write it as a plain file")])
+        state = path.lstat()
+        if not stat.S_ISREG(state.st_mode) or state.st_size > 2**20:
+            raise ManifestError([(FILE, "it is a link, no plain file, or larger than 1 MB", "write it as a plain file")])
         found = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ManifestError([(FILE, f"it cannot be read: {error.strerror}", "`bench submit new DIR` writes one")]) from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ManifestError([(FILE, f"it is no TOML: {error}", "see https://toml.io")]) from error
     try:
         return Manifest.model_validate(found)
@@ -232,7 +247,7 @@ def check_files(folder: Path, manifest: Manifest) -> list[tuple[str, str, str]]:
             problems.append((name, f"it is {what}", "put the file itself in the folder"))
             continue
         total += path.stat().st_size
-        if total > LARGEST:
+        if total > LARGEST:  # nor are they read
             problems.append((name, f"the files have more than {LARGEST // 2**20} MB", "leave out what is not needed"))
             break
         if known is None:
@@ -241,6 +256,29 @@ def check_files(folder: Path, manifest: Manifest) -> list[tuple[str, str, str]]:
             problems.append((name, "it is not the file whose sha256 is stated", "`bench submit seal DIR` writes it anew"))
     problems += [(name, "it is listed but not there", "add it, or `bench submit seal DIR`") for name in stated]
     return problems
+
+
+def check_size(folder: Path) -> None:
+    """Counts before anything is copied.
+
+    Raises:
+        UserError: if a submission has too many files, or too large ones.
+    """
+    total = 0
+    for count, (_, path) in enumerate(files_of(folder), 1):
+        total += path.lstat().st_size
+        if count > MOST_FILES or total > LARGEST:
+            raise UserError(f"a submission has at most {MOST_FILES} files with {LARGEST // 2**20} MB together; leave out some")
+
+
+def copy_files(folder: Path, to: Path) -> None:
+    """Copies the manifest and the plain files of a submission, and nothing else: no links, no compiled modules."""
+    to.mkdir(parents=True)
+    shutil.copyfile(folder / FILE, to / FILE, follow_symlinks=False)
+    for name, path in files_of(folder):
+        if stat.S_ISREG(path.lstat().st_mode):  # the check tells of the others
+            (to / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, to / name, follow_symlinks=False)
 
 
 def seal(folder: Path) -> int:
@@ -254,8 +292,10 @@ def seal(folder: Path) -> int:
     """
     path = folder / FILE
     try:
+        if not stat.S_ISREG(path.lstat().st_mode):
+            raise UserError(f"{path} is no plain file")
         document = tomlkit.parse(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as TOML: {error}") from error
     tables = tomlkit.aot()
     for name, file in files_of(folder):

@@ -19,6 +19,7 @@ from bench.files import UserError
 from bench.presets import Preset
 from bench.protocols import Part
 from bench.release import FittedAnonymizer
+from bench.submission.hidden import rounded
 from bench.training import Progress
 
 _NO_CODE = {"isolation": "no code"}
@@ -26,12 +27,13 @@ _NO_CODE = {"isolation": "no code"}
 
 @dataclass(frozen=True)
 class SubmittedWeights(Anonymizer):
-    """A known method with what strangers taught it: it learns nothing here."""
+    """A known method with what strangers taught it: it learns nothing here. `rounds` is as for `ForeignAnonymizer`."""
 
     folder: str = field(default="")
     stochastic: bool = False
     causal: bool = False
     code_version: int = 1
+    rounds: bool = True
     blind = True
 
     def __post_init__(self) -> None:
@@ -44,7 +46,8 @@ class SubmittedWeights(Anonymizer):
         return Fitted(dict(loaded.state), {**_NO_CODE, "fitted_to": str(loaded.info.get("dataset", ""))[:100]})
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
-        return _weights(self.folder).spec.value.transform(batch, state)
+        out = _weights(self.folder).spec.value.transform(batch, state)
+        return rounded(out) if self.rounds else out
 
 
 @cache
@@ -54,11 +57,15 @@ def _weights(folder: str) -> FittedAnonymizer:
 
 @dataclass(frozen=True)
 class SubmittedClips(Anonymizer):
-    """Clips that strangers anonymized: the release is what they sent, found by the clips' names. There is one draw of it."""
+    """Clips that strangers anonymized: the release is what they sent, found by the clips' names. There is one draw of it.
+
+    `rounds` is as for `ForeignAnonymizer`.
+    """
 
     folder: str = field(default="")
     stochastic = False
     code_version: int = 1
+    rounds: bool = True
 
     def __post_init__(self) -> None:
         """The clips are checked by `check_clips`."""
@@ -76,7 +83,7 @@ class SubmittedClips(Anonymizer):
             if clip.shape[1] != int(batch.lengths[i]) or clip.shape[3] > out.shape[4] or clip.shape[2] != out.shape[3]:
                 raise UserError(f"the submitted clip {name} has shape {tuple(clip.shape)}, which does not fit the raw one")
             out[i, :, : clip.shape[1], :, : clip.shape[3]] = clip
-        return out
+        return rounded(out) if self.rounds else out
 
 
 @cache
@@ -106,12 +113,17 @@ def check_clips(folder: Path, source: ClipStore) -> list[str]:
 
 @dataclass(frozen=True)
 class SubmittedScores(Attacker):
-    """What strangers say of released clips: it learns nothing, and is right or wrong."""
+    """What strangers say of released clips: it learns nothing, and is right or wrong.
+
+    Whoever has the data has the labels too, and can write down the right answers: that they were read from the release is not
+    shown. So it counts as little as a control does: it is listed, changes no rank, and no other row's flags.
+    """
 
     file: str = field(default="")
     target: str = "subject"
     code_version: int = 1
     first_draw_only = True
+    control = True
 
     def __post_init__(self) -> None:
         """The file is checked when it is read."""

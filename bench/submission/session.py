@@ -2,25 +2,29 @@
 
 import atexit
 import contextlib
+import os
 import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from bench.submission.channel import MessageError, receive, send
 from bench.submission.isolation import Limits, start_of
+from bench.submission.manifest import printable
 
 _EVERY = 0.25  # seconds between two looks at what the worker uses
 _START = 300.0  # seconds that loading may take; importing takes a while on a busy machine
 _BASE_MB = 1500.0  # what a worker needs by itself, with torch loaded
 _MOST_NOTED = 20
+_SMALL = 2**16  # bytes of an answer without arrays
 _TAIL = 2000  # bytes of what it printed that are kept
 
 
@@ -44,6 +48,16 @@ def _remade(kind: str, text: str) -> ForeignError:
     error = ForeignError("error", text)
     error.kind = kind
     return error
+
+
+class _Told(BaseModel):
+    """What every answer may say besides; foreign code may have written it."""
+
+    model_config = ConfigDict(strict=True)
+
+    noted: list[str] = []
+    error: str | None = None
+    kind: str = "error"
 
 
 @dataclass(frozen=True)
@@ -85,9 +99,8 @@ class Session:
         start = start_of(foreign.level, foreign.folder, foreign.limits)
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the session
         streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self._said}
-        how = {"env": start.environment, "user": start.user, "cwd": tempfile.gettempdir()}
         try:  # a session of its own: Ctrl-C is the evaluator's alone, who ends the worker
-            self._process = subprocess.Popen(start.command, start_new_session=True, **streams, **how)
+            self._process = start.process(start_new_session=True, cwd=tempfile.gettempdir(), **streams)
         except OSError:
             self._said.close()
             raise
@@ -95,6 +108,7 @@ class Session:
         self._deadline = time.monotonic() + _START
         self._closed = threading.Event()
         threading.Thread(target=self._watch, daemon=True).start()
+        self.asked = False
         self.state: Mapping[str, Tensor] | None = None  # what the worker was given to transform with
         first = {"folder": start.folder, "source": foreign.source, "target": foreign.target, "clock": foreign.clock}
         limits = asdict(self.limits)
@@ -129,6 +143,7 @@ class Session:
         Raises:
             ForeignError: if it fails, or is stopped for what it uses; the worker has ended then, or goes on if it raised.
         """
+        self.asked = True
         self._deadline = time.monotonic() + self.limits.seconds
         return self._exchange({"do": do, **value}, tensors, int(self.limits.answer_mb * 2**20) if largest is None else largest)
 
@@ -147,10 +162,15 @@ class Session:
             self.close()
             raise ForeignError("answer", str(error)) from error
         self._deadline = float("inf")
-        lines = (_printable(str(line)[:200]) for line in list(answer.pop("noted", []))[:_MOST_NOTED])
+        try:
+            told = _Told.model_validate(answer)
+        except ValidationError as error:
+            self.close()
+            raise ForeignError("answer", "the worker answers in another form than ours does: it is not ours any more") from error
+        lines = (printable(line[:200]) for line in told.noted[:_MOST_NOTED])
         self._notes += [line for line in lines if line not in self._notes]
-        if "error" in answer:
-            raise ForeignError(_printable(str(answer.get("kind", "error"))[:20]), _printable(str(answer["error"])[:500]))
+        if told.error is not None:
+            raise ForeignError(printable(told.kind[:20]), printable(told.error[:500]))
         return answer, arrays
 
     def _watch(self) -> None:
@@ -166,11 +186,12 @@ class Session:
                 if len(tree) > self.limits.processes:
                     self._stop(f"processes: it started more than {self.limits.processes}")
                     return
-                used = 0
+                used, shared = 0, {}
                 for process in tree:
                     with contextlib.suppress(psutil.Error):
                         used += process.memory_info().rss
-                if used > most:
+                        shared |= _memory_files(process.pid)
+                if used + sum(shared.values()) > most:
                     self._stop(f"memory: it took more than {self.limits.memory_mb:g} MB")
                     return
 
@@ -204,12 +225,19 @@ class Session:
         self._said.seek(0, 2)
         self._said.seek(max(0, self._said.tell() - _TAIL))
         lines = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
-        return _printable(lines[-1][:300]) if lines else f"exit status {self._process.returncode}"
+        return printable(lines[-1][:300]) if lines else f"exit status {self._process.returncode}"
 
 
-def _printable(text: str) -> str:
-    """Without control characters: what strangers print goes to a terminal."""
-    return "".join(c if c.isprintable() else " " for c in text)
+def _memory_files(pid: int) -> dict[int, int]:
+    """Bytes of the open files of a process that lie in memory and nowhere else, by their numbers; mapped ones count twice."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for place in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(OSError):
+                if os.readlink(place).startswith("/memfd:"):
+                    state = place.stat()
+                    found[state.st_ino] = state.st_blocks * 512
+    return found
 
 
 def _threads_of_account() -> int:
@@ -227,10 +255,43 @@ def shared_session(foreign: Foreign) -> Session:
     """The worker of this process for some code; started when first needed, and again after it ended."""
     session = _open.get(foreign)
     if session is None or not session.alive:
-        if len(_open) >= _MOST_OPEN:
-            close_all()
+        _make_room()
         session = _open[foreign] = Session(foreign)
     return session
+
+
+@contextlib.contextmanager
+def fresh_session(foreign: Foreign) -> Iterator[Session]:
+    """A worker that has seen nothing yet, and its end: what it saw is forgotten."""
+    with _unasked(foreign) as session:
+        yield session
+
+
+def session_for(foreign: Foreign, state: Mapping[str, Tensor]) -> Session:
+    """The worker that transforms with a state, for all batches of one release; another state begins with a fresh one."""
+    session = _open.get(foreign)
+    if session is None or not session.alive or session.state is not state:
+        session = _unasked(foreign)
+        _make_room()
+        _open[foreign] = session
+        session.state = state
+        if state:
+            session.ask("state", {}, state, _SMALL)
+    return session
+
+
+def _unasked(foreign: Foreign) -> Session:
+    """A worker that was loaded and asked for nothing; the caller's to end."""
+    session = _open.pop(foreign, None)
+    if session is not None and (session.asked or not session.alive):
+        session.close()
+        session = None
+    return session or Session(foreign)
+
+
+def _make_room() -> None:
+    if len(_open) >= _MOST_OPEN:
+        close_all()
 
 
 def close(foreign: Foreign) -> None:

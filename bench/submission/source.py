@@ -11,8 +11,9 @@ from bench.registry import ANONYMIZERS, Plugin
 from bench.release import FittedAnonymizer
 from bench.specs import Spec, parse_spec
 from bench.submission.foreign import ForeignAnonymizer, ForeignAttacker
+from bench.submission.hidden import GRID
 from bench.submission.isolation import Limits
-from bench.submission.manifest import Manifest, Text, identity
+from bench.submission.manifest import Line, Manifest, Text, identity, printable
 from bench.submission.prepared import SubmittedClips, SubmittedScores, SubmittedWeights
 from bench.submission.session import Foreign, ForeignError, shared_session
 
@@ -25,7 +26,7 @@ class DeclaredParameter(BaseModel):
     name: Text
     minimum: float | None = None
     maximum: float | None = None
-    choices: list[bool | int | float | str] = []
+    choices: list[bool | int | float | Line] = []
 
 
 class Declared(BaseModel):
@@ -41,7 +42,7 @@ class Declared(BaseModel):
     uses: list[Text] = []
     target: Text = "subject"
     control: bool = False
-    values: dict[Text, bool | int | float | str | None] = {}
+    values: dict[Text, bool | int | float | Line | None] = {}
     parameters: list[DeclaredParameter] = []
 
 
@@ -50,7 +51,8 @@ class SubmittedSpec(Spec):
     """A submission as a plugin with its parameters; what it is lies in its digest, and not where its files lie.
 
     Args:
-        stated: What a record states: digest of the submission, level of isolation, parameters of the class.
+        stated: What a record states: digest and kind of the submission, level of isolation, and apart from these, since strangers
+            choose their names, the parameters of the class.
         text: Its name in tables.
     """
 
@@ -108,7 +110,9 @@ class Submission:
         """
         limits = limits or Limits()
         manifest, files = self.manifest, identity(self.folder)
-        stated: dict[str, Any] = {"submission": files}
+        stated: dict[str, Any] = {"submission": files, "kind": manifest.kind}
+        if self.makes == "anonymizer":
+            stated["grid"] = GRID
         if manifest.weights:
             fitted = FittedAnonymizer.load(self.folder / manifest.weights.folder)
             if fitted.spec.plugin.provider != "builtin":
@@ -125,7 +129,7 @@ class Submission:
             stated["attacked"] = str(parse_spec(manifest.scores.anonymizer, ANONYMIZERS))
         else:
             value, declared = self._of_code(self.foreign(level, limits))
-            stated |= {"isolation": level, **declared}
+            stated |= {"isolation": level, "parameters": declared}
         plugin = Plugin(self.makes, manifest.name, f"submission {files}", manifest.provider)
         return SubmittedSpec(plugin, value, tuple(stated.items()), manifest.name)
 
@@ -160,4 +164,4 @@ def declared(foreign: Foreign) -> Declared:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
-        raise ForeignError("answer", f"{foreign.target} declares {where} wrongly: {first['msg']}") from error
+        raise ForeignError("answer", f"{foreign.target} declares {printable(where)[:100]} wrongly: {first['msg']}") from error

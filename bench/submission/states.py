@@ -3,7 +3,7 @@
 `submissions/NAME/VERSION/` below the results holds `files/`, a copy of what was received, and `state.json`.
 """
 
-import shutil
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import UserError, atomic_folder, read_json, write_json
-from bench.submission.manifest import FILE, Manifest, files_of, identity, read_manifest
+from bench.submission.manifest import Manifest, check_size, copy_files, identity, printable, read_manifest
 
 RECEIVED, CHECKED, EVALUATING = "received", "checked", "evaluating"
 LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN = "listed", "listed-with-flags", "rejected", "superseded", "withdrawn"
@@ -64,7 +64,7 @@ class Entry:
         """
         if state not in _FROM[self.state]:
             raise UserError(f"{self.provider} is {self.state} and cannot become {state}")
-        step = {"state": state, "date": _now(), "why": why}
+        step = {"state": state, "date": _now(), "why": printable(why)}
         data = {**self.data, **known, "history": [*self.data["history"], step]}
         write_json(self.folder / "state.json", data)
         return Entry(self.folder, data)
@@ -74,12 +74,15 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def receive(folder: Path, results: Path) -> Entry:
+def receive(folder: Path, results: Path, *, supersedes: bool = False) -> Entry:
     """Takes a submission in: copies its plain files, so that what is evaluated later is what was received.
+
+    Args:
+        supersedes: Whether it may take the place of a listed one of the same name by other authors, or of a higher version.
 
     Raises:
         ManifestError: if its manifest does not hold.
-        UserError: if this version was received before with other files.
+        UserError: if this version was received before with other files, or would take a place that is not its own.
     """
     manifest = read_manifest(folder)
     path = results / "submissions" / manifest.name / manifest.version
@@ -88,10 +91,32 @@ def receive(folder: Path, results: Path) -> Entry:
         if entry.data["identity"] != identity(folder):
             raise UserError(f"{manifest.provider} was received before with other files; raise its version")
         return entry
+    if not supersedes:
+        _refuse_takeover(manifest, results)
+    check_size(folder)
     with atomic_folder(path) as temporary:
-        _copy(folder, temporary / "files")
+        copy_files(folder, temporary / "files")
         write_json(temporary / "state.json", _first(manifest, folder))
     return Entry(path, read_json(path / "state.json"))
+
+
+def _refuse_takeover(manifest: Manifest, results: Path) -> None:
+    for entry in entries(results):
+        if entry.data["name"] != manifest.name or entry.state not in SHOWN:
+            continue
+        if sorted(read_manifest(entry.files).authors) != sorted(manifest.authors):
+            raise UserError(f"{entry.provider} is listed by other authors; choose another name, or say --supersedes")
+        if _order(entry.data["version"]) > _order(manifest.version):
+            raise UserError(
+                f"{entry.provider} is listed and newer than {manifest.version}; raise the version, or say --supersedes"
+            )
+
+
+def _order(version: str) -> tuple[tuple[int, ...], bool, str]:
+    """By which versions are compared: numbers first; what has letters behind them comes before what has none."""
+    numbers = re.match(r"[0-9]+(\.[0-9]+)*", version)[0]
+    letters = version[len(numbers) :]
+    return tuple(map(int, numbers.split("."))), not letters, letters
 
 
 def _first(manifest: Manifest, folder: Path) -> dict[str, Any]:
@@ -104,15 +129,6 @@ def _first(manifest: Manifest, folder: Path) -> dict[str, Any]:
         "identity": identity(folder),
         "history": [{"state": RECEIVED, "date": _now(), "why": ""}],
     }
-
-
-def _copy(folder: Path, to: Path) -> None:
-    to.mkdir(parents=True)
-    shutil.copyfile(folder / FILE, to / FILE, follow_symlinks=False)
-    for name, path in files_of(folder):
-        if path.is_file() and not path.is_symlink():  # the check tells of the others
-            (to / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, to / name)
 
 
 def entries(results: Path) -> Iterator[Entry]:
@@ -139,6 +155,11 @@ def supersede(entry: Entry, results: Path) -> None:
     for other in find(results, entry.data["name"]):
         if other.folder != entry.folder and other.state in SHOWN:
             other.moved(SUPERSEDED, f"by version {entry.data['version']}")
+
+
+def noted_flags(results: Path) -> dict[str, list[str]]:
+    """Flags that an evaluation raised and no record shows, by what the records of a submission call it."""
+    return {entry.data["identity"]: entry.data["noted"] for entry in entries(results) if entry.data.get("noted")}
 
 
 def off_the_board(results: Path) -> dict[str, str]:

@@ -6,14 +6,12 @@ that stops them.
 """
 
 import ctypes
-import datetime
 import errno
 import importlib
 import os
 import resource
 import signal
 import sys
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -32,12 +30,15 @@ from bench.protocols import Part
 from bench.skeleton import get_layout
 from bench.specs import describe_parameters
 from bench.submission.channel import MessageError, receive, send
+from bench.submission.clock import shift_clock
+from bench.submission.promises import broken
 
 _NETWORK = ("socket.connect", "socket.getaddrinfo", "socket.bind", "socket.sendto", "socket.gethostbyname")
 _PROCESSES = ("os.fork", "os.forkpty", "os.posix_spawn", "os.exec", "os.system", "subprocess.Popen", "os.spawn")
 _LINKS = ("os.symlink", "os.link")
 _WRITES = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 _MOST_NOTED = 20
+_MOST_OPEN = 1024  # files, pipes and sockets of one process
 _LARGEST = 2**36  # bytes of a request: what the evaluator sends is to be trusted
 
 
@@ -90,6 +91,10 @@ class Worker:
         stated = {name: getattr(self.value, name) for name in (*names, "code_version")}
         values = {field.name: getattr(self.value, field.name) for field in fields(self.value)}
         return {"kind": kind, **stated, "values": values, "parameters": describe_parameters(type(self.value))}, {}
+
+    def promises(self, asked: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict, dict]:
+        """What does not hold of the isolation; asked where only code of this package is loaded."""
+        return {"broken": broken()}, {}
 
     def fit(self, asked: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> tuple[dict, dict]:
         clips, preset = _clips(asked, tensors), _preset(asked["preset"])
@@ -168,40 +173,13 @@ def load(folder: Path, source: str, target: str, parameters: Mapping[str, Any]) 
     return plugin(**parameters)
 
 
-def shift_clock(seconds: float) -> None:
-    """Makes Python's clock tell another time, so that code which waits for a date shows it."""
-    told = time.time
-    time.time = lambda: told() + seconds
-    time.time_ns = lambda: int(time.time() * 1e9)
-    for name in ("localtime", "gmtime"):
-        plain = getattr(time, name)
-        setattr(time, name, lambda at=None, plain=plain: plain(time.time() if at is None else at))
-
-    class Later(datetime.datetime):
-        @classmethod
-        def now(cls, tz: Any = None) -> Any:
-            return cls.fromtimestamp(time.time(), tz)
-
-        today = now
-
-        @classmethod
-        def utcnow(cls) -> Any:
-            return cls.fromtimestamp(time.time(), datetime.UTC).replace(tzinfo=None)
-
-    class Day(datetime.date):
-        @classmethod
-        def today(cls) -> Any:
-            return cls.fromtimestamp(time.time())
-
-    datetime.datetime, datetime.date = Later, Day
-
-
 def _limit(limits: Mapping[str, float]) -> None:
     """Sets limits that the process itself cannot raise again."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0]) if sys.platform == "linux" else 0
     wanted = {
         resource.RLIMIT_FSIZE: int(limits["file_mb"] * 2**20),
         resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: _MOST_OPEN,  # what lies in pipes and sockets is nobody's memory
         resource.RLIMIT_NPROC: int(limits["processes"]),
         resource.RLIMIT_AS: int(pages * resource.getpagesize() + limits["memory_mb"] * 2**20),
     }

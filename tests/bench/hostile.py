@@ -78,3 +78,44 @@ def write_method(folder: Path, body: str, head: str = HEAD) -> Path:
     (folder / "submission.toml").write_text(textwrap.dedent(manifest), encoding="utf-8")
     seal(folder)
     return folder
+
+
+ATTACKER = '''
+import os
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from bench.attacker import Attacker
+from bench.specs import param
+
+seen = []
+
+
+@dataclass(frozen=True)
+class Method(Attacker):
+    """Does what it must not."""
+
+    target: str = param("subject", "label to name", choices=("subject", "gender"))
+
+    def fit(self, clips, part, preset, folder, *, seed, progress=None):
+{fit}
+        (folder / "learnt").write_bytes(b"1")
+        return {{}}
+
+    def scores(self, clips, indices, part, preset, folder):
+        number, classes = len(indices), len(part.classes)
+{scores}
+'''
+
+
+def write_attacker(folder: Path, scores: str, fit: str = "pass") -> Path:
+    """A sealed submission whose `fit` and `scores` do as told."""
+    write_method(folder, "pass")
+    code = ATTACKER.format(fit=textwrap.indent(fit, " " * 8), scores=textwrap.indent(scores, " " * 8))
+    (folder / "src" / "method.py").write_text(code, encoding="utf-8")
+    path = folder / "submission.toml"
+    path.write_text(path.read_text(encoding="utf-8").replace('kind = "code"', 'kind = "attacker"'), encoding="utf-8")
+    seal(folder)
+    return folder

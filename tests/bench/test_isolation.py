@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import datetime
+import platform
+import shlex
 import socket
 import sys
 import tempfile
@@ -19,6 +21,7 @@ from bench.submission.channel import MessageError, receive, send
 from bench.submission.check import Report, check
 from bench.submission.isolation import IsolationError, Limits, choose_level, probe, start_of
 from bench.submission.manifest import read_manifest, seal
+from bench.submission.seccomp import REFUSED
 from bench.submission.session import ForeignError, Session, close_all
 from bench.submission.source import Submission
 from tests.bench.hostile import BODIES, HEAD, write_method
@@ -80,9 +83,12 @@ def wrong(report: Report) -> set[str]:
 def transform(folder: Path, level: str, limits: Limits = LIMITS) -> torch.Tensor:
     """What the submitted method makes of `CLIPS`, in a worker of its own."""
     with Session(Submission(folder, read_manifest(folder)).foreign(level, limits)) as session:
-        tensors = {"clips": CLIPS, "lengths": torch.tensor([4, 4]), "seeds": torch.tensor([1, 2])}
-        _, found = session.ask("transform", {"layout": "ntu", "frame_rate": 30.0}, tensors)
-    return found["clips"]
+        return asked(session)
+
+
+def asked(session: Session) -> torch.Tensor:
+    tensors = {"clips": CLIPS, "lengths": torch.tensor([4, 4]), "seeds": torch.tensor([1, 2])}
+    return session.ask("transform", {"layout": "ntu", "frame_rate": 30.0}, tensors)[1]["clips"]
 
 
 class Listener:
@@ -165,6 +171,46 @@ def test_limits_hold_for_trusted_code_as_well(tmp_path, name):
     assert caught.value.kind == name
 
 
+def test_a_longer_training_is_granted(tmp_path, namespace):
+    """Positive control of the endless loop: it is the limit that ends it."""
+    loop = "until = time.monotonic() + 2\nwhile time.monotonic() < until: pass"
+    folder = write_method(tmp_path / "m", loop)
+    with pytest.raises(ForeignError, match="time: it took more"):
+        transform(folder, namespace, dataclasses.replace(LIMITS, seconds=0.5))
+    assert torch.equal(transform(folder, namespace), CLIPS)
+
+
+def test_memory_that_belongs_to_no_process_is_counted_or_refused(tmp_path, namespace):
+    """Files in memory: 1 GB of them where 1 MB is allowed besides what a worker needs; with wider limits it works."""
+    hold = "f = os.memfd_create('a')\nfor _ in range(64): os.write(f, b'x' * 2**25)\ntime.sleep(1)"
+    folder = write_method(tmp_path / "m", hold)
+    tight = dataclasses.replace(LIMITS, memory_mb=600.0, file_mb=4096.0)
+    with pytest.raises(ForeignError) as caught:
+        transform(folder, "process", tight)
+    assert caught.value.kind == "memory"
+    assert torch.equal(transform(folder, "process", dataclasses.replace(tight, memory_mb=8192.0)), CLIPS)
+    with pytest.raises(ForeignError, match="PermissionError"):
+        transform(folder, namespace, tight)
+
+
+def test_system_calls_that_nothing_needs_are_refused(tmp_path, namespace):
+    look = """
+import ctypes
+libc = ctypes.CDLL(None, use_errno=True)
+found = {"userns": libc.unshare(0x10000000), "bpf": libc.syscall({bpf}, 0, 0, 0), "io_uring": libc.syscall(425, 0, 0)}
+assert set(found.values()) == {-1}, found
+for family in (38, 40):
+    try:
+        socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        assert error.errno == 97, error
+    else:
+        raise AssertionError(family)
+"""
+    look = look.replace("{bpf}", str(REFUSED["bpf"][platform.machine() == "aarch64"]))
+    assert torch.equal(transform(write_method(tmp_path / "m", look), namespace), CLIPS)
+
+
 def test_with_wider_limits_the_same_memory_and_file_are_granted(tmp_path, namespace):
     """Positive control: it is the limit that stops, not the sandbox that cannot."""
     some = write_method(tmp_path / "a", "kept = np.ones(2**27)")  # 1 GB
@@ -189,6 +235,7 @@ MISBEHAVES = {
     "batch independence": ("batch independence", {}),
     "randomness": ("determinism", {}),
     "contract": ("contract", {}),
+    "absent bodies": ("contract", {}),
     "not finite": ("contract", {}),
     "hidden identity": ("hidden identity", {}),
 }
@@ -201,9 +248,21 @@ def test_what_makes_numbers_worthless_is_named(tmp_path, results, namespace, nam
     assert finding in wrong(checked(write_method(tmp_path / "m", body(name, **values)), results))
 
 
+@pytest.mark.parametrize("ask", ["time.clock_gettime(0)", "time.mktime(time.strptime(time.ctime()))", "time.time_ns() / 1e9"])
+def test_every_clock_of_python_is_moved(tmp_path, ask):
+    """A bomb for tomorrow goes off under the clock of the check, and only there; libraries that need plain dates still load."""
+    bomb = f"import pandas\nif {ask} > {time.time() + 86400}: return batch.clips * 0.5"
+    submission = Submission(folder := write_method(tmp_path / "m", bomb), read_manifest(folder))
+    for clock, expected in ((0.0, CLIPS), (400 * 86400.0, CLIPS * 0.5)):
+        with Session(submission.foreign("process", LIMITS, clock)) as session:
+            assert torch.equal(asked(session), expected)
+
+
 def test_a_method_that_does_nothing_wrong_passes(tmp_path, results, namespace):
-    """Negative control: none of the checks above is always raised."""
+    """Negative control: none of the checks above is always raised. What the check measures is for no board."""
     report = checked(write_method(tmp_path / "m", "return batch.clips * 0.9"), results)
+    assert not (results / "records").exists()
+    assert list((results / "checks" / "records").rglob("*.json"))
     assert not report.findings, report.findings
     assert {"determinism", "clock", "hidden identity", "behaviour", "smoke evaluation"} <= set(report.passed)
 
@@ -306,9 +365,12 @@ def test_a_container_is_the_users_own_command(tmp_path, monkeypatch):
     assert start_of("container", tmp_path, LIMITS).command == ("runner", "-v", f"{tmp_path}:/submission", "image")
 
 
-def test_a_container_is_tried_before_it_is_said_to_work(monkeypatch):
+def test_a_container_is_tried_before_it_is_said_to_work(monkeypatch, tmp_path, namespace):
+    """A command that starts the worker where it can reach everything is no container; bubblewrap is one."""
     worker = f'{sys.executable} -c "from bench.submission.worker import main; main()"'
-    for command, told in ((worker, ""), ("false", "ended"), ("no-such-runner", "No such file")):
+    monkeypatch.setattr("bench.submission.seccomp.program", lambda: b"")  # the command is all there is to hand over
+    apart = shlex.join(start_of("namespace", tmp_path, LIMITS).command).replace(str(tmp_path), "{submission}")
+    for command, told in ((apart, ""), (worker, "its root can be written"), ("false", "ended"), ("no-such", "No such file")):
         probe.cache_clear()
         monkeypatch.setenv("BENCH_CONTAINER", command)
         found = probe("container")

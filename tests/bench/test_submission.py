@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 
 from bench.data.prepare import open_or_prepare
 from bench.files import UserError, write_json
+from bench.grid import Grid
 from bench.plan import choose_protocol
 from bench.protocols import instantiate
 from bench.registry import DATASETS
@@ -133,6 +135,15 @@ def test_links_are_refused_and_never_followed(tmp_path, results, to):
     assert not (entry.files / "link").exists()
 
 
+def test_a_copy_that_follows_links_would_take_the_secret_in(tmp_path):
+    """Positive control."""
+    (tmp_path / "secret").write_text("s3cret")
+    folder = write_method(tmp_path / "m", "pass")
+    (folder / "link").symlink_to("../secret")
+    shutil.copytree(folder, tmp_path / "copy")
+    assert (tmp_path / "copy" / "link").read_text() == "s3cret"
+
+
 def test_sealing_keeps_what_authors_wrote(tmp_path):
     folder = manifest(tmp_path, GOOD + "# a remark\n")
     (folder / "a.txt").write_text("a")
@@ -191,8 +202,8 @@ def test_weights_must_be_for_a_known_method(tmp_path, results):
     assert "mean-skeleton" in report.findings[0].what
 
 
-def scores_of(folder: Path, results: Path, right: bool = True) -> Path:
-    """A submission of scores against `identity`: all right, or all the same."""
+def scores_of(folder: Path, results: Path, right: bool = True, against: str = "identity") -> Path:
+    """A submission of scores against an anonymizer: all right, or all the same."""
     data = parse_spec(DATA, DATASETS)
     store = open_or_prepare(data, results)
     part = instantiate(choose_protocol(data, None), "subject", store.labels, DATA)
@@ -201,25 +212,34 @@ def scores_of(folder: Path, results: Path, right: bool = True) -> Path:
     names = store.labels["clip"].to_numpy(dtype=str)[part.test]
     np.savez(folder / "scores.npz", clip=names, classes=np.array([str(c) for c in part.classes]), scores=answers)
     text = GOOD.partition("[code]")[0].replace('"code"', '"scores"') + f'dataset = "{DATA}"\n'
-    text += '[scores]\nfile = "scores.npz"\nanonymizer = "identity"\ntarget = "subject"\n'
+    text += f'[scores]\nfile = "scores.npz"\nanonymizer = "{against}"\ntarget = "subject"\n'
     manifest(folder, text)
     seal(folder)
     return folder
 
 
-@pytest.mark.parametrize(("right", "leakage"), [(True, 1.0), (False, 0.0)])
-def test_scores_are_checked_from_labels_alone(tmp_path, results, right, leakage, monkeypatch):
+@pytest.mark.parametrize(("right", "leakage", "against"), [(True, 1.0, "null"), (False, 0.0, "identity")])
+def test_scores_are_checked_from_labels_alone_and_count_for_nothing(tmp_path, results, right, leakage, against, monkeypatch):
+    """They are a claim: whoever has the labels can write what is right, even of clips that hold nothing."""
     from bench.cli.options import make_where
 
     shrink_budget(monkeypatch)
     where = make_where(
         {"device": "cpu", "executor": "serial", "workers": None, "address": None, "time_limit": 60.0, "memory_limit": None}
     )
-    folder = scores_of(tmp_path / "proof", results, right)
+    folder = scores_of(tmp_path / "proof", results, right, against)
     done = evaluate(folder, None, Budget(), tmp_path / "results", where, _silent, "a test")
     row = next(m for m in done.measured if m.first["names"]["attacker"] == "acme-blur")
     assert row.normalised.value == pytest.approx(leakage)
     assert done.entry.data["isolation"] == "no code"
+    assert row.flags == ("unproven",)
+    assert (done.entry.state, done.entry.reason) == ("listed-with-flags", "unproven")
+    grid = Grid.of(done.measured)
+    assert not grid.points
+    assert not any("acme-blur" in line for line in grid.failed_controls)
+    if right:  # had it been an attack, it would have ended the trust in all others
+        counted = replace(row, records=tuple(replace(r, data={**r.data, "control": False}) for r in row.records))
+        assert any("acme-blur" in line for line in Grid.of([counted]).failed_controls)
 
 
 @pytest.mark.parametrize("poison", ["objects", "bomb", "cut", "twice", "nan", "missing", "text"])
@@ -243,6 +263,28 @@ def test_poisoned_scores_are_refused(tmp_path, poison):
         np.savez(path, clip=good["clip"])
     with pytest.raises(UserError, match="scores"):
         read_scores(path)
+
+
+def test_a_poisoned_file_runs_where_pickles_are_read(tmp_path):
+    """Positive control: the same file does harm to whoever trusts it."""
+    path, mark = tmp_path / "scores.npz", tmp_path / "ran"
+    np.savez(path, clip=np.array([_Poison(mark), None], dtype=object), classes=np.array(["1"]), scores=np.ones((2, 1)))
+    with pytest.raises(UserError, match="scores"):
+        read_scores(path)
+    assert not mark.exists()
+    with np.load(path, allow_pickle=True) as arrays:
+        assert arrays["clip"].shape == (2,)
+    assert mark.exists()
+
+
+class _Poison:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, mark: Path):
+        self._mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self._mark,)
 
 
 def test_whole_scores_are_read(tmp_path):
@@ -363,7 +405,7 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(tmp_path):
         (("evaluate", str(tmp_path)), "bench submit new"),
     ):
         done = run("submit", *arguments, results=tmp_path / "results")
-        assert done.exit_code in (1, 2), done.output
+        assert done.exit_code == (1 if arguments[0] == "check" else 2), done.output  # a check that finds something is no mistake
         assert told in done.output, done.output
 
 
