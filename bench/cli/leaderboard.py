@@ -13,6 +13,7 @@ from bench.cli.views import filters
 @json_option
 @click.option("--csv", "csv_file", type=click.Path(dir_okay=False, path_type=Path), help="Also write the board as CSV.")
 @click.option("--html", "site", type=click.Path(file_okay=False, path_type=Path), help="Write pages into this folder.")
+@click.option("--publish", type=click.Path(file_okay=False, path_type=Path), help="Write all tables, figures and boards here.")
 @click.option("--explain", metavar="NAME", help="Only say why a method, or the record of this key, is on the board or not.")
 @results_option
 def leaderboard(
@@ -22,6 +23,7 @@ def leaderboard(
     json_file: str | None,
     csv_file: Path | None,
     site: Path | None,
+    publish: Path | None,
     explain: str | None,
     results: Path,
 ) -> None:
@@ -29,6 +31,7 @@ def leaderboard(
     from bench.cli.present import wide_console
     from bench.report.board import load_boards, print_boards, write_board_csv, write_board_json
     from bench.report.pages import write_site
+    from bench.report.published import write_published
 
     loaded = load_boards(results, dataset, protocol, preset)
     if explain:
@@ -42,3 +45,5 @@ def leaderboard(
     print_boards(loaded.boards, wide_console(stderr=json_file == "-"))
     if site:
         click.echo(f"pages: {write_site(loaded.boards, site, results)}", err=True)
+    if publish:
+        click.echo(f"{len(write_published(loaded.boards, publish))} files written to {publish}", err=True)

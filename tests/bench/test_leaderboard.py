@@ -22,6 +22,7 @@ from bench.report import pages
 from bench.report.board import load_boards
 from bench.report.motion import Motion, motion_of
 from bench.report.pages import write_site
+from bench.report.published import write_published
 from bench.threat import THREATS
 from bench.verdicts import TOLERANCE, write_reproductions
 from tests.tiny import DATA, HERE, RUN, bench, shrink_budget
@@ -386,3 +387,35 @@ def test_an_audit_that_could_not_be_done_says_nothing(measured, tmp_path, monkey
     record.path.write_text(json.dumps({**record.data, "attacker": {**record.data["attacker"], "code": 99}}))
     assert bench("audit", record.data["key"], *HERE, results=results).exit_code == 1
     assert not (results / "audits").exists()
+
+
+def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
+    """The same files as the commands that make each alone; twice gives the same bytes; other files stay."""
+    (tmp_path / "older.csv").write_text("kept")
+    kept = {}
+    for _ in range(2):
+        assert bench("leaderboard", "--publish", str(tmp_path), results=measured).exit_code == 0
+        made = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+        assert kept in ({}, made)
+        kept = made
+    name = "synthetic_people=4_motions=3_cameras=1"
+    boards = {"leaderboard.csv", "leaderboard.txt", "leaderboard.json"}
+    assert made.keys() == {"older.csv", f"{name}.csv", f"{name}.txt", f"{name}.png", *boards}
+    assert made["older.csv"] == b"kept"
+    assert made[f"{name}.txt"].decode() == bench("table", "--csv", str(tmp_path / "a.csv"), results=measured).stdout
+    assert made[f"{name}.csv"] == (tmp_path / "a.csv").read_bytes()
+    assert made[f"{name}.png"].startswith(b"\x89PNG")
+    said = bench("leaderboard", "--csv", str(tmp_path / "b.csv"), "--json", str(tmp_path / "b.json"), results=measured)
+    assert made["leaderboard.txt"].decode() == said.stdout
+    assert made["leaderboard.csv"] == (tmp_path / "b.csv").read_bytes()
+    assert made["leaderboard.json"] == (tmp_path / "b.json").read_bytes()
+
+
+def test_tables_of_one_data_set_do_not_overwrite_each_other(measured, tmp_path):
+    (board,) = load_boards(measured, None, None, None).boards
+    other = dataclasses.replace(board, group=board.group._replace(preset="standard"))
+    third = dataclasses.replace(board, group=board.group._replace(dataset="utd-mhad"))
+    write_published([board, other, third], tmp_path)
+    names = {path.stem for path in tmp_path.glob("*.png")}
+    alike = "synthetic_people=4_motions=3_cameras=1-xrep_1"
+    assert names == {f"{alike}-quick", f"{alike}-standard", "utd-mhad"}
