@@ -45,6 +45,7 @@ class ShallowAttacker(Attacker):
     """
 
     target: str = param("subject", "label that it learns")
+    learns_validation: ClassVar[bool] = True
     trusted: ClassVar[tuple[str, ...]] = ()
 
     def budget(self, preset: Preset) -> Mapping[str, Any]:

@@ -28,12 +28,14 @@ class Learner(Parameters, ABC):
     Class attributes:
         learns_representation: Whether `refit` and `fine_tune` differ from `fit`. An attacker with hand-made features has a fixed
             representation: to fit it is to refit it.
+        learns_validation: Whether `fit` learns from validation clips as well, so that these cannot judge what it learnt.
         control: Whether it is no attacker of the person but shows what is known without looking at the body.
         first_draw_only: Whether it can speak of nothing but the first release of a random anonymizer.
         code_version: Raised whenever the same parameters and seed would give other results.
     """
 
     learns_representation: ClassVar[bool] = False
+    learns_validation: ClassVar[bool] = False
     control: ClassVar[bool] = False
     first_draw_only: ClassVar[bool] = False
     code_version: ClassVar[int] = 1

@@ -54,6 +54,7 @@ class Training:
         seed: Seed of the training.
         seen: The release in words.
         start: The raw-trained model of the same attacker that is refitted or fine-tuned; None to start from scratch.
+        rehearsal: Whether validation clips are kept from it, to judge it by (`bench.protocols.hold_out`).
         learning: How it learns; without `start` the model is the same whether this is `RAW` or `SCRATCH`.
     """
 
@@ -63,10 +64,11 @@ class Training:
     seen: str
     start: "Training | None" = None
     learning: Learning = Learning.SCRATCH
+    rehearsal: bool = False
 
     def __str__(self) -> str:
         verb = {Learning.REFIT: "refit", Learning.FINE_TUNE: "fine-tune"}.get(self.learning, "train")
-        return f"{verb} {self.attacker or 'action classifier'} on {self.seen}"
+        return f"{verb} {self.attacker or 'action classifier'} on {self.seen}{' (to choose by)' if self.rehearsal else ''}"
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from bench.files import digest
 from bench.jobs import Attack, Job, Outcome, Prediction, Release, Training, Unit, drawn
 from bench.metrics.geometry import fidelity
 from bench.presets import Preset, TrainingConfig
-from bench.protocols import ACTION, LINKAGE, Part, Protocol, ProtocolError, anonymizer_part, instantiate
+from bench.protocols import ACTION, LINKAGE, Part, Protocol, ProtocolError, anonymizer_part, hold_out, instantiate
 from bench.registry import ATTACKERS, INVERTERS
 from bench.specs import Spec, parse_spec
 from bench.stages import MissingStageError, Output, StageStore
@@ -44,7 +44,7 @@ VERSIONS = {
     "train": 4,
     "predict": 2,
     "fidelity": 2,
-    "choose": 2,  # among an attacker's models: no stage of its own
+    "choose": 3,  # among an attacker's models: no stage of its own
 }
 NORMALISATION = "view"
 _BATCH = 64  # clips whose poses are compared at a time
@@ -274,6 +274,13 @@ class Bench:
             alone.get(learning) or dataclasses.replace(scratch, start=raw, learning=learning) for learning in job.threat.learnings
         ]
 
+    def rehearsals(self, job: Job) -> list[Training]:
+        """The models by which the attacker chooses, where those that it chooses among have learnt from its validation clips."""
+        trainings = self.attack_trainings(job)
+        if len(trainings) == 1 or not job.attacker.value.learns_validation:
+            return []
+        return [dataclasses.replace(training, rehearsal=True) for training in trainings]
+
     def utility_trainings(self, job: Job) -> list[Training]:
         """The raw-trained and the retrained action classifier, then the same two of another kind."""
         holder = self.release(job.anonymizer, job.seed, "holder/0")  # the consumer learns from one release, and meets others
@@ -283,8 +290,7 @@ class Bench:
     @_unit
     def train(self, training: Training) -> Output:
         """A trained attacker or action classifier."""
-        attacker, seed = training.attacker, training.seed
-        part = self.part(attacker.value.target if attacker else ACTION)
+        attacker, seed, part = training.attacker, training.seed, self._part_of(training)
 
         def compute(folder: Path) -> Mapping[str, Any]:
             clips = self.clips(training.release)
@@ -302,12 +308,16 @@ class Bench:
 
         return self.stages.run("train", VERSIONS["train"], self._training_inputs(training), compute)
 
+    def _part_of(self, training: Training) -> Part:
+        part = self.part(training.attacker.value.target if training.attacker else ACTION)
+        return hold_out(part) if training.rehearsal else part
+
     def _training_inputs(self, training: Training) -> dict[str, Any]:
         start = training.start and {"learning": training.learning, "start": self._training_inputs(training.start)}
         return {
             **(start or {}),
             **self._who(training.attacker),
-            "part": self.part(training.attacker.value.target if training.attacker else ACTION).digest,
+            "part": self._part_of(training).digest,
             "clips": training.release.content,
             "layout": self._source.meta["layout"],
             "seed": training.seed,
@@ -339,7 +349,14 @@ class Bench:
         return {"method": NORMALISATION, "code": normalisation.VERSION}
 
     def predict(
-        self, attacker: Spec | None, trained: Output, release: Release, *, side: str = "test", enrolled: Release | None = None
+        self,
+        attacker: Spec | None,
+        trained: Output,
+        release: Release,
+        *,
+        side: str = "test",
+        enrolled: Release | None = None,
+        part: Part | None = None,
     ) -> Prediction:
         """What an attacker, or an action classifier, says of a release.
 
@@ -349,8 +366,9 @@ class Bench:
             release: Clips to name, or probes to link.
             side: "test" or "validation".
             enrolled: Clips that probes are linked with; needed for linkage, otherwise unused.
+            part: Who is asked; the protocol's part for the target by default.
         """
-        part = self.part(attacker.value.target if attacker else ACTION)
+        part = part or self.part(attacker.value.target if attacker else ACTION)
         pairs = part.pairs if side == "test" else part.validation_pairs
         indices = part.test if side == "test" else part.validation
         shape = (len(pairs),) if pairs else (len(indices), len(part.classes))
@@ -439,13 +457,20 @@ class Bench:
     # Jobs
 
     def _choose(self, job: Job, trained: Mapping[str, Output]) -> tuple[str, dict[str, float]]:
-        """The learning whose model does best on the attacker's own validation part, and how well each does."""
+        """The learning whose model does best on the attacker's own validation part, and how well each does.
+
+        A model that learnt from that part is judged by one that learnt in the same way from the other training clips.
+        """
         if len(trained) == 1:
             return next(iter(trained)), {}
-        own, part, quality = self.own_release(job), self.part(job.target), {}
-        for learning, model in trained.items():
-            scores = self.predict(job.attacker, model, own, side="validation", enrolled=own).scores
-            quality[learning] = part.quality(scores, "validation")
+        own, part, side, judged = self.own_release(job), self.part(job.target), "validation", dict(trained)
+        if job.attacker.value.learns_validation:
+            judged = {training.learning: self.train(training) for training in self.rehearsals(job)}
+            part, side = hold_out(part), "test"
+        quality = {}
+        for learning, model in judged.items():
+            scores = self.predict(job.attacker, model, own, side=side, enrolled=own, part=part).scores
+            quality[learning] = part.quality(scores, side)
         return max(quality, key=quality.__getitem__), quality  # of equals the first
 
     def prepare(self, job: Job) -> None:
@@ -454,7 +479,12 @@ class Bench:
         def models(trainings: Callable[[Job], list[Training]]) -> None:
             _each([partial(self._train_after_start, training) for training in trainings(job)])
 
-        _each([partial(models, self.attack_trainings), partial(models, self.utility_trainings), partial(self.probes, job)])
+        _each(
+            [
+                *(partial(models, which) for which in (self.attack_trainings, self.rehearsals, self.utility_trainings)),
+                partial(self.probes, job),
+            ]
+        )
 
     def _train_after_start(self, training: Training) -> None:
         """As `train`, but the model that it goes on from is a piece of work of its own, and comes first."""

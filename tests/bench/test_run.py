@@ -107,7 +107,8 @@ def test_shared_stages_are_computed_once(finished):
     results, _, _ = finished
     trained = list((results / "stages" / "train").glob("*/stage.json"))
     # Utility of two kinds and two attackers on raw clips; on null and on gauss these, and the neural attacker fine-tuned.
-    assert len(trained) == 4 + 5 + 5 + 2  # and two controls
+    # bones-lda once more on each without its validation clips, to choose by; and two controls.
+    assert len(trained) == 4 + 5 + 5 + 3 + 2
 
 
 def stages(results, name):
@@ -218,6 +219,25 @@ def test_an_attacker_with_hand_made_features_has_nothing_to_refit(all_levels):
     same = "lazy-informed" if found["semi-informed"]["learning"] == "scratch" else "ignorant"
     assert models["semi-informed"] == models[same]
     assert [found[level]["learning"] for level in ("ignorant", "lazy-informed", "inverter")] == ["raw", "scratch", "raw"]
+
+
+def test_an_attacker_that_learns_from_its_validation_clips_is_judged_without(all_levels):
+    """Otherwise it would know the clips that it is judged by, and what it learnt from raw clips would never be chosen."""
+    results, _ = all_levels
+    found = (r.data for r in records(results / "records") if r.data["threat"] == "semi-informed")
+    data = next(d for d in found if (d["anonymizer"]["name"], d["attacker"]["name"]) == ("gauss", "bones-lda"))
+    assert set(data["validation"]) == {"scratch", "raw"}
+    assert data["validation"][data["learning"]] == max(data["validation"].values())
+    trained = {s["key"]: s for s in stages(results, "train")}
+    chosen = trained[data["stages"]["attacker"]["key"]]
+    same = [s for s in trained.values() if s["inputs"]["clips"] == chosen["inputs"]["clips"] and "attacker" in s["inputs"]]
+    same = [s for s in same if s["inputs"]["attacker"]["name"] == "bones-lda"]
+    assert len({s["inputs"]["part"] for s in same}) == 2
+    judged = next(s for s in same if s["inputs"]["part"] != chosen["inputs"]["part"])
+    assert judged["info"]["clips"] < chosen["info"]["clips"]
+    asked = [s["inputs"] for s in stages(results, "predict") if s["inputs"]["model"] == judged["key"]]
+    assert asked
+    assert all(inputs["part"] == judged["inputs"]["part"] for inputs in asked)
 
 
 def test_linkage_rows_hold_their_own_numbers_and_agree_with_the_predictions(all_levels):
