@@ -13,8 +13,8 @@ from bench.files import UserError
 from bench.measured import measure
 from bench.records import IDENTITY, Record
 from bench.runner import run_plans
+from bench.verdicts import write_reproductions
 
-TOLERANCE = 1e-4  # largest difference of a class probability, similarity or pose error on the same kind of hardware
 _NUMBERS = ("leakage", "action_raw", "action_retrained")
 
 
@@ -24,12 +24,12 @@ class Verdict:
 
     Args:
         record: The record.
-        same: Whether it was reproduced within the tolerance.
+        same: Whether it was reproduced within the tolerance; None if it could not be measured again.
         told: In words.
     """
 
     record: Record
-    same: bool
+    same: bool | None
     told: str
 
 
@@ -42,13 +42,13 @@ def choose(found: Sequence[Record], sample: int | None, seed: int) -> list[Recor
 
 
 def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float, tell: Callable[[Verdict], None]) -> bool:
-    """Measures records again and compares what attackers and action classifiers say of each clip.
+    """Measures records again and compares what attackers and action classifiers say of each clip; keeps what it found.
 
     A record that was made on other hardware, with other precision or another torch, and differs, is told apart from one that
     differs without such a reason: neither is reproduced.
 
-    Only the prepared clips are taken from the results folder; everything else is computed anew in a folder of its own, shared
-    stages once.
+    Only the prepared clips, if they are there, are taken from the results folder; everything else is computed anew in a folder of
+    its own, shared stages once.
 
     Args:
         found: The records.
@@ -60,10 +60,11 @@ def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float
     Returns:
         Whether all were reproduced.
     """
-    sound, plans, broken = True, {}, {}
+    plans, broken, verdicts = {}, {}, []
     with tempfile.TemporaryDirectory(prefix="bench-audit-") as name:
         again = Path(name)
-        (again / "data").symlink_to((results / "data").resolve(), target_is_directory=True)
+        if (results / "data").is_dir():  # or data sets that can be had are prepared anew
+            (again / "data").symlink_to((results / "data").resolve(), target_is_directory=True)
         for record in found:
             try:
                 (plans[record.path],) = experiment_of(record).plans(again)
@@ -72,9 +73,10 @@ def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float
         result = run_plans(list(plans.values()), again, where, "bench audit")
         for record in found:
             verdict = _verdict(record, broken.get(record.path, ""), result.records, result.failed, tolerance)
-            sound = sound and verdict.same
+            verdicts.append(verdict)
             tell(verdict)
-    return sound
+    write_reproductions([(v.record, v.same) for v in verdicts if v.same is not None], tolerance, results)
+    return all(verdict.same for verdict in verdicts)
 
 
 def experiment_of(record: Record) -> Experiment:
@@ -96,16 +98,16 @@ def _verdict(
     record: Record, broken: str, measured: Sequence[Record], failed: Sequence[Mapping[str, str]], tolerance: float
 ) -> Verdict:
     if broken:
-        return Verdict(record, False, broken)
+        return Verdict(record, None, broken)
     data, asked = record.data, experiment_of(record)
     if new := next((new for new in measured if experiment_of(new) == asked), None):
         changed = [name for name in IDENTITY if new.data[name] != data[name]]
         if changed:
-            return Verdict(record, False, f"cannot be done again: {', '.join(changed)} changed since it was measured")
+            return Verdict(record, None, f"cannot be done again: {', '.join(changed)} changed since it was measured")
         return _compare(record, new, tolerance)
     names = {**data["names"], "threat": data["threat"], "seed": str(data["seed"])}
     errors = [failure["error"] for failure in failed if all(failure[name] == value for name, value in names.items())]
-    return Verdict(record, False, f"cannot be done again: {errors[0]}")
+    return Verdict(record, None, f"cannot be done again: {errors[0]}")
 
 
 def _compare(old: Record, new: Record, tolerance: float) -> Verdict:

@@ -24,6 +24,19 @@ def choose_devices(name: str) -> tuple[torch.device, ...]:
     return tuple(torch.device("cuda", i) for i in first)
 
 
+def cluster_devices(name: str) -> tuple[torch.device, ...]:
+    """What to ask of a cluster whose machines may have what this one lacks; empty for "auto".
+
+    Raises:
+        UserError: if it is no device, or a certain GPU: the cluster chooses which.
+    """
+    if name == "auto":
+        return ()
+    if name not in ("cpu", "cuda"):
+        raise UserError(f"device {name!r} is not for Ray, which gives each worker a GPU of its own; use auto, cpu or cuda")
+    return (torch.device(name),)
+
+
 def choose_device(name: str) -> torch.device:
     """The device to compute on.
 

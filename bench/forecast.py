@@ -1,5 +1,6 @@
 """What a run would do, without doing it: its stages, which of them are there, and how long the others may take."""
 
+import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -157,11 +158,16 @@ def print_forecast(found: Forecast, slots: int, console: Console) -> None:
 def write_jobs(plans: Sequence[Plan], results: Path, folder: Path) -> int:
     """Writes each pair that is missing as a file for `bench job`: `0000.json`, `0001.json`, ... Returns how many.
 
+    Files of an earlier call are replaced, also where there were more; others in the folder are left alone.
+
     Args:
         plans: What a run would be asked for.
         results: Its results folder.
         folder: Where to write.
     """
+    for stale in folder.glob("*.json"):
+        if re.fullmatch(r"\d{4,}", stale.stem):
+            stale.unlink()
     count = 0
     for job, bench, path in _jobs(plans, results, ImaginedStages(results / "stages")):
         if read_record(path) is None:

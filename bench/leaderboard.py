@@ -9,6 +9,7 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from bench.metrics.uncertainty import Estimate, estimate
 from bench.records import Record
 from bench.summary import CONTROLS, FLAGS
 from bench.threat import RANKING
+from bench.verdicts import Reproduction
 
 RANKED, FLAGGED, UNRANKED = "ranked", "listed with flags", "no place"
 
@@ -56,7 +58,8 @@ class Row:
         budget_rank, privacy_rank: Best and worst rank that it may have; None if it has none.
         pareto: Share of resamples in which it is in the Pareto set; None if it is not in that of the values.
         rows: Everything measured of it.
-        reproduced: Date on which its last record was finished, "" if that is not known.
+        measured: Date on which its last record was finished, "" if that is not known.
+        audited: What audits last said of its records; empty if none was measured again.
         history: How its worst leakage rose, attacker by attacker.
     """
 
@@ -70,7 +73,8 @@ class Row:
     privacy_rank: tuple[int, int] | None
     pareto: float | None
     rows: tuple[Measured, ...]
-    reproduced: str
+    measured: str
+    audited: tuple[Reproduction, ...]
     history: tuple[Change, ...]
 
     @property
@@ -83,6 +87,16 @@ class Row:
     def seeds(self) -> int:
         return max(len(m.records) for m in self.rows)
 
+    @property
+    def checked(self) -> str:
+        """When it was last measured again, and whether the same came out; if it never was, when it was measured."""
+        if not self.audited:
+            return f"measured on {self.measured}" if self.measured else "-"
+        wrong = [one for one in self.audited if not one.same]
+        last = max(one.date for one in wrong or self.audited)[:10]
+        count = f"{len(wrong or self.audited)} of {sum(len(record.keys) for m in self.rows for record in m.records)} records"
+        return f"NOT reproduced on {last} ({count})" if wrong else f"reproduced on {last} ({count})"
+
     def within(self, budget: float) -> str:
         """ "yes", "surely" or "no": whether its leakage is within a budget, with its whole interval or as measured."""
         if self.point is None or not self.point.leakage.value <= budget:
@@ -93,8 +107,9 @@ class Row:
         """As JSON values; what is not known is absent."""
         found: dict[str, Any] = {"anonymizer": self.anonymizer, "provider": self.provider, "standing": self.standing}
         found |= {"attackers": list(self.attackers), "seeds": self.seeds}
-        for name, text in (("isolation", self.isolation), ("reproduced", self.reproduced)):
+        for name, text in (("isolation", self.isolation), ("measured", self.measured)):
             found |= {name: text} if text else {}
+        found |= {"audited": [vars(one) for one in self.audited]} if self.audited else {}
         for name, rank in (("budget_rank", self.budget_rank), ("privacy_rank", self.privacy_rank)):
             found |= {name: list(rank)} if rank else {}
         if self.point:
@@ -128,8 +143,12 @@ class Board:
     rows: tuple[Row, ...]
 
     @classmethod
-    def of(cls, measured: Sequence[Measured]) -> "Board":
-        """The board of rows that share a group."""
+    def of(cls, measured: Sequence[Measured], audited: Mapping[str, Reproduction] = MappingProxyType({})) -> "Board":
+        """The board of rows that share a group.
+
+        Args:
+            audited: What audits last said of records, by their keys.
+        """
         grid = Grid.of(measured)
         places = budget_ranks(grid)
         points, naive = ({p.anonymizer: p for p in of} for of in (grid.points, grid.naive))
@@ -150,7 +169,8 @@ class Board:
                     privacy_rank=grid.ranks.get(name),
                     pareto=share if inside else None,
                     rows=mine,
-                    reproduced=max(_dates(mine), default="")[:10],
+                    measured=max(_dates(mine), default="")[:10],
+                    audited=tuple(audited[key] for m in mine for record in m.records for key in record.keys if key in audited),
                     history=history(mine),
                 )
             )
@@ -182,9 +202,10 @@ def budget_ranks(grid: Grid) -> Mapping[str, tuple[int, int]]:
     return {point.anonymizer: rank for point, rank in zip(points, rank_groups(scores), strict=True)}
 
 
-def boards(measured: Sequence[Measured]) -> list[Board]:
-    """One board for each group."""
-    return [Board.of([m for m in measured if m.group == group]) for group in dict.fromkeys(m.group for m in measured)]
+def boards(measured: Sequence[Measured], audited: Mapping[str, Reproduction] = MappingProxyType({})) -> list[Board]:
+    """One board for each group; `audited` as for `Board.of`."""
+    groups = dict.fromkeys(m.group for m in measured)
+    return [Board.of([m for m in measured if m.group == group], audited) for group in groups]
 
 
 def history(rows: Sequence[Measured]) -> tuple[Change, ...]:
@@ -290,5 +311,5 @@ def board_row(board: Board, row: Row) -> dict[str, str]:
         "attackers": str(len(row.attackers)),
         "seeds": str(row.seeds),
         "provider": row.provider,
-        "reproduced": row.reproduced or "-",
+        "when": row.checked,
     }

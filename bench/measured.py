@@ -14,7 +14,7 @@ from bench.metrics.geometry import MEASURES
 from bench.metrics.identification import macro_f1, normalised_leakage, reciprocal_ranks, retention, top_k, vote
 from bench.metrics.information import calibrated_information, entropy, min_entropy_leakage
 from bench.metrics.permutation import leak_p_value, link_p_value
-from bench.metrics.risk import measure_risk
+from bench.metrics.risk import measure_risk, recalls
 from bench.metrics.sets import set_scores
 from bench.metrics.uncertainty import SHARE, Estimate, People, estimate, mean_of_known, variance_components
 from bench.metrics.verification import clustered_auc, disclosure_grade, measure_linkage, roc_auc
@@ -92,6 +92,8 @@ class Measured:
     Args:
         records: One record a seed.
         leakage: Of the attacker, on the target's test clips: balanced top-1, or the AUC of linkage.
+        each: The same of each release (D), seed by seed.
+        people: Of re-identification, the share of each person's clips that are named right, least first; whose is not told.
         named: What a row says besides of an attacker that names classes: top-1, top-5, and more with intervals.
         plain: What a row says of it without an interval.
         linked: What a row says besides of an attacker that links clips.
@@ -103,6 +105,8 @@ class Measured:
 
     records: tuple[Record, ...]
     leakage: Estimate
+    each: Sequence[Sequence[float]]
+    people: Sequence[float]
     named: Mapping[str, Estimate]
     plain: Mapping[str, float]
     linked: Mapping[str, Any]
@@ -211,7 +215,7 @@ def measure(records: Sequence[Record]) -> Measured:
     reference, raw, retrained = (
         actors.mean(_hits(predictions, f"action_{which}", action_label)) for which in ("reference", "raw", "retrained")
     )
-    named, plain, linked = {}, {}, {}
+    named, plain, linked, of_people = {}, {}, {}, []
     if "mated" in first:
         leakage, of_draws, linked = _linkage(predictions, data)
     else:
@@ -230,8 +234,8 @@ def measure(records: Sequence[Record]) -> Measured:
             named["auc"] = people.estimate(
                 np.mean([_auc_by_fold(people, s[:, 1], label == 1, folds) for s in scores], axis=0), SHARE
             )
-        of_people = len(np.unique(np.stack([first["subject"], label]), axis=1).T) == len(np.unique(first["subject"]))
-        units = first["subject" if of_people and data["target"] != SUBJECT else "performance"]
+        personal = len(np.unique(np.stack([first["subject"], label]), axis=1).T) == len(np.unique(first["subject"]))
+        units = first["subject" if personal and data["target"] != SUBJECT else "performance"]
         answers = np.array([s.argmax(axis=1) for s in scores])
         known, total = np.mean([calibrated_information(s, label, first["subject"]) for s in scores], axis=0), entropy(label)
         named["information"] = people.estimate(np.maximum(people.mean(known), 0.0), (0.0, total))
@@ -243,12 +247,16 @@ def measure(records: Sequence[Record]) -> Measured:
             **({"information_share": named["information"].value / total} if total else {}),
         }
         if data["target"] == SUBJECT:
+            of_people = sorted(recalls(hits, label).tolist())
             named |= _of_people(scores, hits, label, people, data["chance"])
             plain |= _widest_gap(hits, first["subject"], data["groups"])
-    of_seeds, of_releases = variance_components(np.reshape(of_draws, (len(records), data["draws"])))
+    each = np.reshape(of_draws, (len(records), data["draws"]))
+    of_seeds, of_releases = variance_components(each)
     return Measured(
         records=tuple(records),
         leakage=leakage,
+        each=each.tolist(),
+        people=of_people,
         named=named,
         plain=plain,
         linked=linked,

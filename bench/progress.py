@@ -68,7 +68,7 @@ class Display:
             for pid, status in workers.items():
                 if pid not in shown:
                     shown[pid] = status.text, self._progress.add_task(status.text, total=None, note="")
-                note = f"{status.note}  {status.memory_mb / 1000:.1f} GB"
+                note = f"{status.note}  {status.memory}"
                 self._progress.update(shown[pid][1], completed=status.done, total=status.total or None, note=note)
 
     @contextmanager

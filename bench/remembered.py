@@ -21,7 +21,7 @@ from bench.measured import Measured
 from bench.metrics.uncertainty import Estimate, Sample
 from bench.records import Record
 
-_PLAIN = ("plain", "linked", "spread")
+_PLAIN = ("each", "people", "plain", "linked", "spread")
 _ESTIMATES = ("leakage", "action_reference", "action_raw", "action_retrained", "retention")
 _NAMED = ("named", "use")
 _DRAWS = ("leakage", "retention")  # the others' resamples nobody asks for

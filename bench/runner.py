@@ -111,8 +111,9 @@ class Run:
                 display.pairs_done(already, f"{already} of {len(self._jobs)} pairs are there already")
 
             def tell(*, now: bool = True) -> None:
-                failed = f"{len(self._failed)} failed" if self._failed else ""
-                reporter.write(command, started, len(self._found) - already, len(pending), failed, now=now)
+                failed = f"{len(self._failed)} of them failed" if self._failed else ""
+                through = len(self._found) - already + len(self._failed)
+                reporter.write(command, started, through, len(pending), failed, now=now)
 
             tell()
             try:
@@ -137,6 +138,7 @@ class Run:
     def _work(self, pending: Sequence[_Pending], display: Display, tell: Callable[..., None]) -> None:
         for one in pending:
             self._consider(one, display)
+        tell(now=False)  # some may have failed
         executor = make_executor(self._where, self._recipe)
         try:
             running = 0

@@ -59,10 +59,9 @@ def serve(results: Path, port: int, announce: Callable[[str], None]) -> None:
 
 def _page(results: Path) -> str:
     """The page of the newest experiment with its runs: the server's first page hides them."""
-    mlflow = open_mlflow(results)
-    runs = mlflow.search_runs(
-        search_all_experiments=True, filter_string="tags.kind = 'trade-off'", max_results=1, output_format="list"
-    )
+    client = open_mlflow(results)
+    everywhere = [experiment.experiment_id for experiment in client.search_experiments()]
+    runs = client.search_runs(everywhere, "tags.kind = 'trade-off'", max_results=1)
     return f"#/experiments/{runs[0].info.experiment_id}/runs" if runs else "#/experiments"
 
 

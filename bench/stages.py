@@ -19,6 +19,7 @@ from typing import Any
 from filelock import FileLock
 
 from bench.files import digest, file_digest, put_in_place, read_json, write_json
+from bench.time_limit import suspended
 
 _STATE = "stage.json"
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of the disk, not of the computation
@@ -90,7 +91,9 @@ class StageStore:
         if (done := self._read(path, key)) is not None:
             return done
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / f"{key}.lock"):  # released by the system if the process dies
+        with suspended():
+            lock = FileLock(path.parent / f"{key}.lock").acquire()  # released by the system if the process dies
+        with lock:
             if (done := self._read(path, key)) is not None:  # another process finished it meanwhile
                 return done
             for left_over in path.parent.glob(f".{key}.*.old"):  # of a process that was killed; we hold its lock

@@ -1,25 +1,40 @@
-"""Where the time of a finished grid went, and what sharing stages saved: `python -m benchmarks.grid RESULTS [--dataset NAME]`.
+"""What a grid costs: `python -m benchmarks.grid [RESULTS] [--overhead] [--one-by-one]`.
 
-"One by one" is what the same pairs would have cost if each had been evaluated in an empty folder: the sum, over all records, of
-the time of every stage that the record rests on. "Together" is the time of the stages that these records share, each counted
-once. With `--overhead` a small grid is run in this process as well, and the time that was spent on anything but stages is
-compared with the time of the stages.
+RESULTS: where the time of a finished grid went. Its "one by one" is a sum: of the time of every stage that each record rests on.
+
+`--overhead`: for each executor its start-up, until every worker has answered once; what a task costs beside its work, over many
+tasks whose stage is there already; and the part of a small grid's time that was not spent in stages. Medians of several.
+
+`--one-by-one`: every pair of a small grid is really evaluated from scratch, each in an empty folder, and the same pairs together;
+both in this process, one after the other. The records must be equal.
 """
 
 import argparse
+import dataclasses
 import tempfile
 import time
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 import torch
 
-from bench.executors import Where
+from bench.audit import experiment_of
+from bench.executors import EXECUTORS, Recipe, Task, Where, make_executor
 from bench.experiment import Experiment
 from bench.inventory import Inventory
-from bench.runner import run_plans
+from bench.plan import Plan
+from bench.runner import Result, run_plans
+from bench.stages import FinishedStages, MissingStageError
 
 _WHO = ("attacker", "anonymizer", "inverter")
+_CPU = (torch.device("cpu"),)
+_TASKS = 200  # with nothing to do, one after the other
+SMALL = Experiment(
+    "synthetic:people=4,motions=3,cameras=1", anonymizer="identity,null,gauss,mean-skeleton", attacker="bones-lda,gait-dyn"
+)
 
 
 def where_it_went(results: Path, dataset: str | None) -> None:
@@ -35,38 +50,126 @@ def where_it_went(results: Path, dataset: str | None) -> None:
     for (kind, who), times in sorted(seconds.items(), key=lambda one: -sum(one[1])):
         if sum(times) > 0.005 * together:
             print(f"{kind:10} {who:20} {len(times):5} times {sum(times):9.1f} s {sum(times) / together:7.1%}")
-    one_by_one = sum(record.manifest()["seconds"] for record in found.records)
-    print(
-        f"{len(found.records)} pairs together {together:.0f} s, one by one {one_by_one:.0f} s: {one_by_one / together:.1f} times"
-    )
+    apart = sum(record.manifest()["seconds"] for record in found.records)
+    told = f"{len(found.records)} pairs together {together:.0f} s, the stages of each summed {apart:.0f} s"
+    print(f"{told}: {apart / together:.1f} times")
     memory = max(record.manifest()["peak_memory_mb"] for record in found.records)
     print(f"largest process {memory:.0f} MB")
 
 
-def overhead() -> None:
-    """Prints the share of a run that is not spent in stages."""
-    with tempfile.TemporaryDirectory() as name:
-        results = Path(name)
-        data = "synthetic:people=4,motions=3,cameras=1"
-        plans = Experiment(data, anonymizer="identity,null,gauss,mean-skeleton", attacker="bones-lda,gait-dyn").plans(results)
-        started = time.perf_counter()
-        run_plans(plans, results, Where("serial", (torch.device("cpu"),)))
-        whole = time.perf_counter() - started
+def overhead(grid: Experiment, executors: Sequence[str], repeats: int) -> None:
+    """Prints what each executor costs beside the work."""
+    for name in executors:
+        measured = [_overhead(grid, Where(name, _CPU)) for _ in range(repeats)]
+        start_up, task, whole, stages, again = (median(values) for values in zip(*measured, strict=True))
+        slots = Where(name, _CPU).slots
+        print(f"{name:6} start-up {start_up:.2f} s, {task * 1000:.1f} ms a task ({slots} at a time, {repeats} times)")
+        idle = 1 - stages / (whole * slots)
+        print(f"       a grid of {whole:.1f} s on {slots}: {stages:.1f} s in stages, {idle:.1%} elsewhere; again {again:.2f} s")
+
+
+def _overhead(grid: Experiment, where: Where) -> tuple[float, float, float, float, float]:
+    """Seconds: start-up, a task without work, a whole grid, its stages, and the grid when all of it is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder)
+        plans = grid.plans(results)
+        with _timed() as whole:
+            _run(plans, results, where)
         stages = sum(stage.state["seconds"] for stage in Inventory(results).stages.values())
-        started = time.perf_counter()
-        run_plans(plans, results, Where("serial", (torch.device("cpu"),)))
-        again = time.perf_counter() - started
-        pairs = len(plans[0].jobs)
-        print(f"{pairs} pairs: {whole:.1f} s, {stages:.1f} s of them in stages: overhead {(whole - stages) / stages:.1%}")
-        print(f"the same pairs again: {again:.2f} s")
+        with _timed() as again:
+            _run(plans, results, where)
+        start_up, task = _executor_alone(plans[0], results, where)
+    return start_up, task, whole[0], stages, again[0]
+
+
+def _executor_alone(plan: Plan, results: Path, where: Where) -> tuple[float, float]:
+    """Seconds until every worker of an executor has answered, and of each task after that, with a stage that is there."""
+    recipe = Recipe(((plan.store, plan.protocol, plan.preset),), results, "overhead")
+    with tempfile.TemporaryDirectory() as empty:  # where something is missing, it says what
+        nothing = dataclasses.replace(recipe, results=Path(empty)).bench(0, FinishedStages, _CPU[0], step=None)
+        try:
+            nothing.prepare(plan.jobs[0])
+        except MissingStageError as missing:
+            task = next(Task(key, 0, unit) for key, unit in missing.stages.items())
+    with _timed() as start_up:
+        executor = make_executor(where, recipe)
+        for _ in range(executor.slots):
+            executor.submit(task)
+        for _ in range(executor.slots):
+            assert not executor.wait().error
+    try:
+        with _timed() as tasks:
+            for sent in range(_TASKS + executor.slots):
+                if sent >= executor.slots:
+                    assert not executor.wait().error
+                if sent < _TASKS:
+                    executor.submit(task)
+    finally:
+        executor.close()
+    return start_up[0], tasks[0] / _TASKS
+
+
+def one_by_one(grid: Experiment) -> None:
+    """Prints what the pairs of a grid cost together, and each in an empty folder.
+
+    Raises:
+        AssertionError: if a record is not the same both ways.
+    """
+    where = Where("serial", _CPU)
+    with tempfile.TemporaryDirectory() as folder:  # not measured: whoever is first imports what all need
+        _run(dataclasses.replace(grid, anonymizer="null", controls=False).plans(Path(folder)), Path(folder), where)
+    with tempfile.TemporaryDirectory() as folder:
+        results = Path(folder)
+        with _timed() as together:
+            found = _run(grid.plans(results), results, where).records
+        apart = 0.0
+        for record in found:
+            with tempfile.TemporaryDirectory() as empty:
+                with _timed() as alone:
+                    (again,) = _run(experiment_of(record).plans(Path(empty)), Path(empty), where).records
+                assert again.path.read_bytes() == record.path.read_bytes(), record.path
+            apart += alone[0]
+    told = f"{len(found)} pairs together {together[0]:.1f} s, one by one {apart:.1f} s: {apart / together[0]:.1f} times"
+    print(f"{told}; all records are equal")
+
+
+def _run(plans: Sequence[Plan], results: Path, where: Where) -> Result:
+    result = run_plans(plans, results, where)
+    assert not result.failed, result.failed
+    return result
+
+
+@contextmanager
+def _timed() -> Iterator[list[float]]:
+    """Yields a list that holds the seconds that the block took, at its end."""
+    seconds: list[float] = []
+    started = time.perf_counter()
+    yield seconds
+    seconds.append(time.perf_counter() - started)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("results", type=Path, nargs="?")
+    parser.add_argument("--dataset", help="of RESULTS: only this one; of a small grid: another one")
+    parser.add_argument("--overhead", action="store_true")
+    parser.add_argument("--one-by-one", action="store_true")
+    parser.add_argument("--executors", default=",".join(EXECUTORS), help="whose overhead")
+    parser.add_argument("--repeats", type=int, default=3, help="how often overhead is measured")
+    for name in ("anonymizer", "attacker", "threat", "preset"):
+        parser.add_argument(f"--{name}", default=getattr(SMALL, name), help="of the small grid")
+    asked = parser.parse_args(arguments)
+    if not (asked.results or asked.overhead or asked.one_by_one):
+        parser.error("name RESULTS, --overhead or --one-by-one")
+    dataset = SMALL.dataset if asked.dataset is None or asked.results else asked.dataset
+    grid = Experiment(dataset, None, asked.anonymizer, asked.attacker, asked.threat, asked.preset)
+    if asked.results:
+        where_it_went(asked.results, asked.dataset)
+    if asked.overhead:
+        overhead(grid, asked.executors.split(","), asked.repeats)
+    if asked.one_by_one:
+        one_by_one(grid)
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("results", type=Path)
-    parser.add_argument("--dataset")
-    parser.add_argument("--overhead", action="store_true")
-    asked = parser.parse_args()
-    where_it_went(asked.results, asked.dataset)
-    if asked.overhead:
-        overhead()
+    main()

@@ -82,16 +82,15 @@ def where_options(command: Callable) -> Callable:
         click.option(
             "--time-limit",
             type=click.FloatRange(0, min_open=True),
-            default=24 * 3600.0,
-            show_default=True,
             metavar="SECONDS",
-            help="Longest time of one stage (local executor).",
+            help="Longest time of one stage, a day by default (not with --executor serial).",
         ),
         click.option(
             "--memory-limit",
             type=click.FloatRange(0, min_open=True),
             metavar="MB",
-            help="Most memory of one worker (local executor); none by default.",
+            help="Most memory of one worker; by default its share of nine tenths of what is free, or what Ray allows "
+            "(not with --executor serial).",
         ),
     )
     for option in reversed(options):
@@ -118,11 +117,15 @@ def make_where(options: dict[str, Any]) -> Any:
     """Takes the options of `where_options` out of `options`.
 
     Raises:
-        UserError: if a device is asked for that is not there.
+        UserError: if a device is asked for that is not there, or a limit that the executor cannot keep.
     """
-    from bench.devices import choose_devices
+    from bench.devices import choose_devices, cluster_devices
     from bench.executors import Limits, Where
 
-    limits = Limits(options.pop("time_limit"), options.pop("memory_limit"))
-    devices = choose_devices(options.pop("device"))
-    return Where(devices=devices, limits=limits, **{name: options.pop(name) for name in ("executor", "workers", "address")})
+    executor = options.pop("executor")
+    limits = {name: options.pop(option) for name, option in (("seconds", "time_limit"), ("memory_mb", "memory_limit"))}
+    limits = {name: value for name, value in limits.items() if value is not None}
+    if limits and executor == "serial":
+        raise UserError("--time-limit and --memory-limit end a worker's process; --executor serial has none, local and ray have")
+    devices = (cluster_devices if executor == "ray" else choose_devices)(options.pop("device"))
+    return Where(executor, devices, options.pop("workers"), options.pop("address"), Limits(**limits))

@@ -50,7 +50,9 @@ def plan(jobs: Path | None, results: Path, **options: Any) -> None:
     _tell(plans, results, where.slots)
     if jobs:
         count = write_jobs(plans, results, jobs)
-        click.echo(f"{count} jobs in {jobs}: bench job {jobs / '0000.json'}")
+        click.echo(
+            f"{count} jobs in {jobs}: bench job {jobs / '0000.json'}" if count else f"no jobs in {jobs}: nothing is missing"
+        )
 
 
 def _tell(plans: Any, results: Path, slots: int) -> None:

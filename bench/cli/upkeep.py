@@ -73,10 +73,11 @@ def explain(record: str, results: Path) -> None:
 def audit(
     keys: tuple[str, ...], sample: int | None, sample_seed: int, tolerance: float | None, results: Path, **options: Any
 ) -> None:
-    """Measure records again, from the prepared clips on, and compare."""
-    from bench.audit import TOLERANCE, choose
+    """Measure records again, from the prepared clips on, and compare; the leaderboard shows what came out."""
     from bench.audit import audit as run_audit
+    from bench.audit import choose
     from bench.explain import find_record
+    from bench.verdicts import TOLERANCE
 
     where, inventory = make_where(options), _inventory(results)
     found = [find_record(inventory, key) for key in keys] if keys else choose(inventory.records, sample, sample_seed)

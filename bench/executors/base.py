@@ -9,6 +9,7 @@ import torch
 
 from bench.data.store import ClipStore
 from bench.execution import make_deterministic
+from bench.executors.limits import Limits, mind_memory
 from bench.jobs import Job, Unit
 from bench.pipeline import Bench, Step
 from bench.presets import Preset
@@ -16,6 +17,8 @@ from bench.protocols import Protocol
 from bench.records import make_record
 from bench.stages import StageStore
 from bench.status import Reporter
+from bench.threads import limit_threads
+from bench.time_limit import limited
 
 
 @dataclass(frozen=True)
@@ -86,11 +89,21 @@ class Executor(Interface):
 
 
 class Worker:
-    """Does one task after the other on one device."""
+    """Does one task after the other on one device.
 
-    def __init__(self, recipe: Recipe, device: torch.device):
-        use_one_thread(device)
+    Args:
+        recipe: What it needs to know.
+        device: Where it computes.
+        threads: Threads of torch on the CPU.
+        limits: What a task may use before the process is ended; None in a process that must not be.
+    """
+
+    def __init__(self, recipe: Recipe, device: torch.device, threads: int = 1, limits: Limits | None = None):
+        limit_threads(threads)
         make_deterministic(device)
+        self._seconds = limits.seconds if limits else None
+        if limits and limits.memory_mb is not None:
+            mind_memory(limits.memory_mb)
         self._recipe, self._device = recipe, device
         self._reporter = Reporter(recipe.results / "status", recipe.run)
         self._benches: dict[int, Bench] = {}
@@ -99,7 +112,8 @@ class Worker:
         """Does a task; what goes wrong in it is told, not raised, but for Ctrl-C."""
         error = trace = ""
         try:
-            self._do(task)
+            with limited(self._seconds):
+                self._do(task)
         except Exception as problem:  # whatever a plugin raises must not cost the other pairs
             error, trace = f"{type(problem).__name__}: {problem}", traceback.format_exc()
         finally:
@@ -115,13 +129,3 @@ class Worker:
             getattr(bench, task.work.method)(*task.work.arguments)
         else:
             make_record(self._recipe.results / "records", bench, task.work)
-
-
-def use_one_thread(device: torch.device) -> None:
-    """One thread for what runs on the CPU.
-
-    A small network does not gain from several cores; several networks do, and no two of them get in each other's way. Sums come
-    out the same however many workers there are.
-    """
-    if device.type == "cpu":
-        torch.set_num_threads(1)

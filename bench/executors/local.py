@@ -5,32 +5,16 @@ import os
 import queue
 import signal
 import threading
-import time
 from collections.abc import Sequence
-from concurrent.futures import CancelledError, Future, TimeoutError
-from dataclasses import dataclass
+from concurrent.futures import CancelledError, Future
+from dataclasses import replace
 
-import psutil
 import torch
 from pebble import ProcessExpired, ProcessPool
 
+from bench import time_limit
 from bench.executors.base import Done, Recipe, Task, Worker
-
-_EVERY = 0.5  # seconds between two looks at a worker's memory
-_OUT_OF_MEMORY = 113  # exit status of a worker that used more than it may
-
-
-@dataclass(frozen=True)
-class Limits:
-    """What one task may use.
-
-    Args:
-        seconds: Longest time; a training that is cut off goes on from its checkpoint when it is run again.
-        memory_mb: Most memory of its process, shared pages not counted; None for no limit.
-    """
-
-    seconds: float = 24 * 3600.0
-    memory_mb: float | None = None
+from bench.executors.limits import OUT_OF_MEMORY, Limits, fair_share_mb
 
 
 class LocalExecutor:
@@ -39,22 +23,25 @@ class LocalExecutor:
     Args:
         recipe: What the workers need.
         devices: Device of each slot.
+        threads: Threads of torch in each.
         limits: What one task may use.
     """
 
-    def __init__(self, recipe: Recipe, devices: Sequence[torch.device], limits: Limits):
+    def __init__(self, recipe: Recipe, devices: Sequence[torch.device], threads: int, limits: Limits):
         self.slots = len(devices)
-        self._limits = limits
+        self._shared = limits.memory_mb is None
+        self._limits = replace(limits, memory_mb=fair_share_mb(self.slots)) if self._shared else limits
         context = multiprocessing.get_context("spawn")
         self._free = [
-            ProcessPool(1, context=context, initializer=_start, initargs=(recipe, device, limits.memory_mb)) for device in devices
+            ProcessPool(1, context=context, initializer=_start, initargs=(recipe, device, threads, self._limits))
+            for device in devices
         ][::-1]
         self._pools = list(self._free)
         self._done: queue.SimpleQueue[Done] = queue.SimpleQueue()
 
     def submit(self, task: Task) -> None:
         pool = self._free.pop()
-        future = pool.submit(_do, self._limits.seconds, task)
+        future = pool.submit(_do, None, task)  # it minds its time itself
         future.add_done_callback(lambda future: self._ended(pool, task, future))
 
     def wait(self) -> Done:
@@ -73,11 +60,14 @@ class LocalExecutor:
     def _outcome(self, task: Task, future: Future) -> Done:
         try:
             return future.result()
-        except TimeoutError:
-            return Done(task, f"TimeoutError: it took longer than {self._limits.seconds:g} s (--time-limit)")
         except ProcessExpired as expired:
-            if expired.exitcode == _OUT_OF_MEMORY:
-                return Done(task, f"MemoryError: its process used more than {self._limits.memory_mb:g} MB (--memory-limit)")
+            if expired.exitcode == -time_limit.ENDED_BY:
+                return Done(task, self._limits.too_long)
+            if expired.exitcode == OUT_OF_MEMORY:
+                more = ", its share of what was free: fewer --workers have more each" if self._shared else ""
+                return Done(
+                    task, f"MemoryError: its process used more than {self._limits.memory_mb:.0f} MB (--memory-limit){more}"
+                )
             return Done(task, f"ProcessExpired: its process ended, {_ending(expired.exitcode)}")
         except CancelledError:
             return Done(task, "CancelledError: the run was stopped")
@@ -95,14 +85,12 @@ def _ending(status: int) -> str:
 _worker: Worker
 
 
-def _start(recipe: Recipe, device: torch.device, memory_mb: float | None) -> None:
-    """Sets up a worker: it ends with its parent, leaves Ctrl-C to it, and minds its memory."""
+def _start(recipe: Recipe, device: torch.device, threads: int, limits: Limits) -> None:
+    """Sets up a worker: it ends with its parent, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    if memory_mb is not None:
-        threading.Thread(target=_mind_memory, args=(memory_mb,), daemon=True).start()
     global _worker
-    _worker = Worker(recipe, device)
+    _worker = Worker(recipe, device, threads, limits)
 
 
 def _do(task: Task) -> Done:
@@ -114,12 +102,3 @@ def _end_with_parent() -> None:
     if parent is not None:
         parent.join()
         os._exit(1)
-
-
-def _mind_memory(most_mb: float) -> None:
-    process = psutil.Process()
-    while True:
-        memory = process.memory_info()
-        if (memory.rss - getattr(memory, "shared", 0)) / 1e6 > most_mb:
-            os._exit(_OUT_OF_MEMORY)
-        time.sleep(_EVERY)

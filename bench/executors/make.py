@@ -1,15 +1,16 @@
 """Chooses an executor, its devices and its number of slots."""
 
-import os
 from dataclasses import dataclass, field
 
 import torch
 
-from bench.executors.base import Executor, Recipe
-from bench.executors.local import Limits, LocalExecutor
+from bench.executors.base import Executor, Recipe, Worker
+from bench.executors.limits import Limits
+from bench.executors.local import LocalExecutor
 from bench.executors.ray import RayExecutor
 from bench.executors.serial import SerialExecutor
 from bench.files import UserError
+from bench.threads import cores
 
 EXECUTORS = ("serial", "local", "ray")
 
@@ -20,10 +21,11 @@ class Where:
 
     Args:
         executor: One of `EXECUTORS`.
-        devices: Devices to use; with several GPUs, slots are dealt out to them in turn.
+        devices: Devices to use; with several GPUs, slots are dealt out to them in turn. Empty for Ray to use the GPUs of
+            its cluster if there are any.
         workers: Slots; by default one a core on a CPU, one a GPU otherwise.
         address: Of a Ray cluster.
-        limits: What one task may use; `local` alone minds them.
+        limits: What one task may use; of no meaning to `serial`, whose process is the user's.
     """
 
     executor: str = "local"
@@ -34,15 +36,19 @@ class Where:
 
     @property
     def slots(self) -> int:
-        """Tasks that are done at a time."""
+        """Tasks that are done at a time; by Ray, as many as this machine would do, until its cluster is known."""
         if self.executor == "serial":
             return 1
-        return self.workers or (len(self.devices) if self.devices[0].type == "cuda" else cores())
+        return self.workers or self._gpus or cores()
 
+    @property
+    def threads(self) -> int:
+        """Threads of torch in each worker on this machine: they share its cores where they only bring clips to a GPU."""
+        return max(1, cores() // self.slots) if self._gpus else 1
 
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    @property
+    def _gpus(self) -> int:
+        return sum(device.type == "cuda" for device in self.devices)
 
 
 def make_executor(where: Where, recipe: Recipe) -> Executor:
@@ -52,9 +58,11 @@ def make_executor(where: Where, recipe: Recipe) -> Executor:
         UserError: if there is none of that name, or it cannot be had.
     """
     if where.executor == "serial":
-        return SerialExecutor(recipe, where.devices[0])
+        return SerialExecutor(Worker(recipe, where.devices[0], where.threads))
     if where.executor == "local":
-        return LocalExecutor(recipe, [where.devices[i % len(where.devices)] for i in range(where.slots)], where.limits)
+        devices = [where.devices[i % len(where.devices)] for i in range(where.slots)]
+        return LocalExecutor(recipe, devices, where.threads, where.limits)
     if where.executor == "ray":
-        return RayExecutor(recipe, where.devices[0], where.workers, where.address)
+        kind = where.devices[0].type if where.devices else None
+        return RayExecutor(recipe, kind, where.workers, where.address, where.limits)
     raise UserError(f"no executor named {where.executor!r}; there are {', '.join(EXECUTORS)}")

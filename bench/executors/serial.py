@@ -1,8 +1,6 @@
 """In this process, one task after the other: to debug a plugin, or for a batch system that starts many processes itself."""
 
-import torch
-
-from bench.executors.base import Done, Recipe, Task, Worker
+from bench.executors.base import Done, Task, Worker
 
 
 class SerialExecutor:
@@ -10,8 +8,8 @@ class SerialExecutor:
 
     slots = 1
 
-    def __init__(self, recipe: Recipe, device: torch.device):
-        self._worker = Worker(recipe, device)
+    def __init__(self, worker: Worker):
+        self._worker = worker
         self._tasks: list[Task] = []
 
     def submit(self, task: Task) -> None:

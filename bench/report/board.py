@@ -17,6 +17,7 @@ from bench.leaderboard import Board, board_row, boards, explain
 from bench.records import Record, newest, of_interest, records
 from bench.submission.states import Entry, entries, off_the_board, submitted_as
 from bench.summary import measure_all
+from bench.verdicts import reproductions
 
 SCHEMA = 1
 
@@ -65,7 +66,8 @@ def load_boards(results: Path, dataset: str | None, protocol: str | None, preset
     newer, _ = newest(kept)
     paths = {record.path for record in newer}
     older = tuple(record for record in kept if record.path not in paths)
-    return Loaded(tuple(boards(measure_all(newer, results / "measured"))), older, received)
+    audited = reproductions(results)
+    return Loaded(tuple(boards(measure_all(newer, results / "measured"), audited)), older, received)
 
 
 def print_boards(found: Sequence[Board], console: Console) -> None:

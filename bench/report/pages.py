@@ -4,13 +4,15 @@
     reading.html        how to read them, from the protocols, levels, flags and budgets themselves
     method-*.html       everything measured of one method on one board
     leaderboard.json, leaderboard.csv
+    .bench-pages        names of all of these: nothing else may be in the folder when they are replaced
 
 Names come from strangers: the templates escape whatever they are given, and JSON within a page cannot end its element.
 """
 
+import contextlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,25 @@ from bench.measured import Measured
 from bench.metrics.uncertainty import Estimate
 from bench.report.board import write_board_csv, write_board_json
 from bench.report.motion import Motion, motion_of
+from bench.submission.manifest import Manifest, ManifestError, read_manifest
+from bench.submission.states import entries, submitted_as
 from bench.summary import FLAGS, WITHHOLDING
 from bench.threat import RANKING, THREATS
 
-_MARK = "leaderboard.json"
+_MARK = ".bench-pages"
 _ALL = "worst of all"
 _LONG = 80  # characters of a file name
+_RISKS = {
+    "worst_person": "Most exposed person",
+    "p95_person": "95th percentile",
+    "exposed_people": "People found more often than not",
+    "singled_out_people": "People found ten times as often as by chance",
+    "gini": "Unevenness (Gini)",
+}
 
 
 def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
-    """Writes the pages; a folder that they were written into before is replaced whole.
+    """Writes the pages; a folder that holds nothing but earlier ones is replaced whole.
 
     Args:
         results: Folder in which released synthetic clips may lie, for the pages of methods.
@@ -40,30 +51,43 @@ def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
     Raises:
         UserError: if the folder holds other things.
     """
-    if folder.exists() and any(folder.iterdir()) and not (folder / _MARK).is_file():
-        raise UserError(f"{folder} holds other things than these pages; choose another folder or empty it")
+    if others := _others(folder):
+        raise UserError(f"{folder} holds other things than these pages ({others[0]}); choose another folder or empty it")
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("bench.report", "site"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
     environment.filters["number"] = _number
     environment.filters["interval"] = _interval
-    environment.globals |= {"style": _asset("site.css"), "json": _embedded, "budgets": BUDGETS, "flags": FLAGS}
+    environment.filters["key"] = _key
+    environment.globals |= {"style": _asset("site.css"), "asset": _asset, "json": _embedded}
+    environment.globals |= {"budgets": BUDGETS, "flags": FLAGS, "risks": _RISKS, "most_exposing": _most_exposing}
+    manifests = dict(_manifests(results))
     with atomic_folder(folder.resolve()) as temporary:
 
         def write(name: str, template: str, **values: Any) -> None:
             (temporary / name).write_text(environment.get_template(template).render(**values), encoding="utf-8")
 
         overview = {"boards": [_of_board(board, i) for i, board in enumerate(boards)], "budgets": BUDGETS, "all": _ALL}
-        write("index.html", "overview.html", boards=boards, data=overview, script=_asset("overview.js"), cells=_cells)
+        write("index.html", "overview.html", boards=boards, data=overview, cells=_cells)
         write("reading.html", "reading.html", boards=boards, threats=THREATS.values(), ranking=RANKING, withholding=WITHHOLDING)
         for i, board in enumerate(boards):
             for row in board.rows:
                 motion = motion_of(row, results)
-                shown = {"cells": board_row(board, row), "motion": motion, "data": _of_motion(motion), "plain": _plain}
-                write(page(i, row), "method.html", board=board, row=row, script=_asset("viewer.js"), **shown)
+                shown = {"cells": board_row(board, row), "motion": motion, "data": _of_motion(motion)}
+                write(page(i, row), "method.html", board=board, row=row, stated=_stated(row, manifests), **shown)
         write_board_csv(boards, temporary / "leaderboard.csv")
-        write_board_json(boards, str(temporary / _MARK))
+        write_board_json(boards, str(temporary / "leaderboard.json"))
+        (temporary / _MARK).write_text("".join(f"{path.name}\n" for path in sorted(temporary.iterdir())), encoding="utf-8")
     return folder / "index.html"
+
+
+def _others(folder: Path) -> list[str]:
+    """Names in a folder that are not those of pages written into it before."""
+    if not folder.exists():
+        return []
+    mark = folder / _MARK
+    ours = {_MARK, *mark.read_text(encoding="utf-8").splitlines()} if mark.is_file() else set()
+    return sorted({path.name for path in folder.iterdir()} - ours)
 
 
 def page(board: int, row: Row) -> str:
@@ -87,6 +111,11 @@ def _embedded(value: Any) -> Any:
 
 def _number(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
+
+
+def _key(value: float) -> str:
+    """What a column sorts by; nothing where it is not known."""
+    return f"{value:.6f}" if math.isfinite(value) else ""
 
 
 def _interval(value: Estimate | None) -> str:
@@ -148,7 +177,7 @@ def _of_point(point: TradeOff, row: Row, number: int, ranks: bool) -> dict[str, 
         "family": point.family,
         "strength": point.strength if math.isfinite(point.strength) else None,
         "flags": list(point.withheld),
-        "reproduced": row.reproduced,
+        "when": row.checked,
     }
     return found | ({"rank": row.budget_rank, "privacy": row.privacy_rank} if ranks else {})
 
@@ -160,12 +189,30 @@ def _of_motion(motion: Motion) -> dict[str, Any] | None:
     return {"raw": raw, "released": released, "edges": motion.edges, "rate": motion.frame_rate}
 
 
-def _plain(m: Measured) -> dict[str, str]:
-    """Numbers without an interval, of how leakage spreads over people."""
-    names = {
-        "worst_person": "Most exposed person",
-        "p95_person": "95th percentile",
-        "exposed_people": "People found more often than not",
-        "gini": "Unevenness (Gini)",
-    }
-    return {text: _number(m.plain[name]) for name, text in names.items() if name in m.plain}
+def _most_exposing(rows: Sequence[Measured]) -> list[Measured]:
+    """Of each level of knowledge the attacker that names most people."""
+    levels = [[m for m in rows if m.first["threat"] == threat] for threat in THREATS]
+    return [max(level, key=lambda m: m.normalised.value) for level in levels if level]
+
+
+def _manifests(results: Path) -> Iterator[tuple[str, Manifest]]:
+    """What the submissions below the results state, by what their records call them."""
+    for entry in entries(results):
+        with contextlib.suppress(ManifestError):  # of an older schema
+            yield entry.data["identity"], read_manifest(entry.files)
+
+
+def _stated(row: Row, manifests: Mapping[str, Manifest]) -> list[dict[str, Any]]:
+    """What the authors of a method, and of the attackers that met it, state, as far as they were submitted."""
+    plugins = {"anonymizer": row.rows[:1], "attacker": row.rows}
+    found = {submitted_as(m.first[side]): side for side, measured in plugins.items() for m in measured}
+    dataset = row.rows[0].first["dataset"].partition(":")[0]
+    return [
+        {
+            **{name: getattr(manifests[key], name) for name in ("name", "authors", "licence", "paper", "training_data")},
+            "makes_attack": side == "attacker",
+            "saw": dataset if dataset in {name.partition(":")[0] for name in manifests[key].training_data} else "",
+        }
+        for key, side in found.items()
+        if key in manifests
+    ]

@@ -35,7 +35,7 @@ def print_running(folder: Path, console: Console) -> None:
 def _run_line(run: Status) -> str:
     left = f", {duration(run.left)} left at this pace" if run.left is not None else ""
     failed = f", {run.note}" if run.note else ""
-    done = f"{run.done} of the {run.total} pairs that were missing{failed}"
+    done = f"{run.done} of the {run.total} pairs that were missing are through{failed}"
     return f"{done}, for {duration(time.time() - run.started)}{left}, on {run.host} ({run.pid})"
 
 
@@ -44,7 +44,7 @@ def _columns(worker: Status) -> list[str]:
     pace = f"{worker.done / spent:.2g}/s" if worker.done and spent > 0 else ""
     left = duration(worker.left) if worker.left is not None else ""
     how_far = f"{worker.done} of {worker.total}" if worker.total else f"for {duration(time.time() - worker.started)}"
-    return [worker.text, how_far, pace, left, f"{worker.memory_mb / 1000:.1f} GB", worker.note]
+    return [worker.text, how_far, pace, left, worker.memory, worker.note]
 
 
 def duration(seconds: float) -> str:

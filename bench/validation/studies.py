@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 from scipy.stats import beta, binomtest, norm
 
-from bench.executors.base import use_one_thread
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.uncertainty import SHARE, Estimate, People, largest_of
 from bench.metrics.verification import measure_linkage
 from bench.protocols import Protocol, Split
+from bench.threads import limit_threads
 from bench.validation.instrument import as_row, attack, leakage, motionless, of_clips, of_scores, synthetic, taught
 
 SURE = 0.99  # of binomial limits: seven studies should not fail by chance
@@ -55,9 +55,7 @@ class Study:
 
 
 def _start() -> None:
-    import torch
-
-    use_one_thread(torch.device("cpu"))
+    limit_threads()
 
 
 @dataclass(frozen=True)

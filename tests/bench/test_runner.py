@@ -17,7 +17,7 @@ import torch
 from bench.executors import Where, Worker
 from bench.files import UserError
 from bench.records import records
-from bench.status import Reporter, read_status
+from bench.status import read_status
 from tests.small_run import run
 from tests.tiny import record_bytes
 
@@ -206,6 +206,15 @@ def test_plugins_that_misbehave_cost_their_own_pairs_and_no_others(undisturbed, 
 
 
 @pytest.mark.slow
+def test_a_hang_under_ray_ends_and_costs_no_other_pair(undisturbed, tmp_path, plugins):
+    pytest.importorskip("ray")
+    asked = ("--executor", "ray", "--anonymizers", "hangs,gauss:std=0.1", "--seconds", "25")
+    done = outcome(start(tmp_path / "r", *asked, environment=plugins))
+    assert {failure["anonymizer"]: failure["error"] for failure in done["failed"]} == {"hangs": NAMES["hangs"][1]}
+    assert record_bytes(tmp_path / "r") == record_bytes(undisturbed)
+
+
+@pytest.mark.slow
 def test_a_full_disk_fails_what_it_must_and_leaves_nothing_half_written(undisturbed, tmp_path):
     def no_room():  # files of more than 60 kB cannot be written, as on a full disk
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -274,23 +283,3 @@ def test_ctrl_c_and_batch_systems_end_the_workers_and_the_rest_is_done_later(und
     if kind == signal.SIGINT:
         assert outcome(start(tmp_path))["records"] == 8
         assert record_bytes(tmp_path) == record_bytes(undisturbed)
-
-
-def test_status_tells_how_far_things_are_and_forgets_the_dead(tmp_path):
-    worker = Reporter(tmp_path, "run")
-    with worker.step("train") as report:
-        report(3, 12, "loss 1")  # too soon after the first to be written
-        (status,) = read_status(tmp_path)[1]
-        assert (status.text, status.done, status.left) == ("train", 0, None)
-        worker.write("train", status.started - 30, 3, 12, "loss 1", now=True)
-        (status,) = read_status(tmp_path, "run")[1]
-        assert status.left == pytest.approx(90, abs=1)
-        assert 10 < status.memory_mb < 10_000
-        assert read_status(tmp_path, "another") == ({}, [])
-    assert len(worker.finished) == 1
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    file = next(tmp_path.iterdir())
-    file.write_text(json.dumps({**json.loads(file.read_text()), "pid": ended.pid}))
-    assert read_status(tmp_path) == ({}, [])
-    assert not list(tmp_path.iterdir())

@@ -117,6 +117,41 @@ def test_a_point_leads_to_its_method(visit):
     assert page.inner_text("h1") in {"identity", "null", "gauss:std=0.1"}
 
 
+def test_a_finger_asks_first_and_follows_then(visit):
+    page = visit(width=360, has_touch=True)
+    point = page.locator("#plot .point").last
+    point.tap()
+    assert "Tap again" in page.inner_text("#tip")
+    assert page.url.endswith("index.html")
+    page.locator("h1").tap()
+    assert page.is_hidden("#tip")
+    point.tap()
+    assert page.url.endswith("index.html"), "after the tooltip is gone, a tap asks again"
+    point.tap()
+    page.wait_for_url("**/method-0-*.html")
+
+
+def test_a_pointer_follows_at_once(visit):
+    """Negative control of the above."""
+    page = visit()
+    page.locator("#plot .point").last.click()
+    page.wait_for_url("**/method-0-*.html")
+
+
+@pytest.mark.parametrize(("table", "head", "number"), [("attackers", "Leakage", 4), ("risk", "Most exposed person", 3)])
+def test_tables_of_a_method_sort_both_ways(visit, table, head, number):
+    page = visit("method-0-gauss_std_0.1.html")
+    cells = f"#{table} tbody tr > :nth-child({number})"
+    read = "cells => cells.map(c => Number(c.dataset.key))"
+    before = page.eval_on_selector_all(cells, read)
+    button = f"#{table} th button:text-is('{head}')"
+    page.click(button)
+    assert page.eval_on_selector_all(cells, read) == sorted(before) != before
+    page.click(button)
+    assert page.eval_on_selector_all(cells, read) == sorted(before, reverse=True)
+    assert page.get_attribute(f"#{table} th:has(button:text-is('{head}'))", "aria-sort") == "descending"
+
+
 def test_the_viewer_plays_pauses_and_draws(visit):
     page = visit("method-0-gauss_std_0.1.html")
     picture = "document.getElementById('canvas').toDataURL()"

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import shutil
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -82,6 +84,29 @@ def test_jobs_give_the_records_of_the_run(measured, tmp_path):
         assert done.exit_code == 0, done.output
         assert Path(done.stdout.strip()).is_file()
     assert record_bytes(tmp_path) == record_bytes(measured)
+
+
+def submitted(jobs: Path) -> str:
+    """What the README's line for Slurm asks `sbatch` for, with the jobs in that folder."""
+    (line,) = re.findall(r"^.*sbatch .*$", (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    script = f"sbatch() {{ echo $1; }}\n{line}"
+    return subprocess.run(["sh", "-c", script], cwd=jobs.parent, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def test_jobs_that_are_stale_are_gone_and_an_array_is_of_those_that_are_missing(measured, tmp_path):
+    jobs = tmp_path / "jobs"
+    bench("plan", *WHAT, "--jobs", str(jobs), results=tmp_path / "r")
+    (jobs / "notes.txt").write_text("mine")
+    assert submitted(jobs) == "--array=0-13"
+    more = [*WHAT, "--anonymizer", "identity,null,gauss:std=0.1,gauss:std=0.2"]
+    assert f"4 jobs in {jobs}" in bench("plan", *more, "--jobs", str(jobs), results=measured).stdout
+    assert sorted(file.name for file in jobs.iterdir()) == [*(f"{i:04d}.json" for i in range(4)), "notes.txt"]
+    assert submitted(jobs) == "--array=0-3"
+    told = bench("plan", *WHAT, "--jobs", str(jobs), results=measured)
+    assert f"no jobs in {jobs}: nothing is missing" in told.stdout
+    assert "0000.json" not in told.stdout
+    assert [file.name for file in jobs.iterdir()] == ["notes.txt"]
+    assert submitted(jobs) == ""
 
 
 @pytest.mark.parametrize(
@@ -260,6 +285,14 @@ def test_an_audit_reproduces_records_to_the_bit(measured):
     told = bench("audit", "--sample", "4", *HERE, results=measured)
     assert told.exit_code == 0, told.output
     assert told.stdout.count(": equal to the bit\n") == 4
+
+
+def test_an_audit_without_the_prepared_clips_prepares_them_anew(copied):
+    shutil.rmtree(copied / "data")
+    told = bench("audit", "--sample", "1", *HERE, results=copied)
+    assert told.exit_code == 0, told.output
+    assert ": equal to the bit" in told.stdout
+    assert not (copied / "data").exists()
 
 
 def test_an_audit_finds_what_cannot_be_reproduced(copied):

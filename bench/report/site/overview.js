@@ -2,22 +2,21 @@
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const $ = (id) => document.getElementById(id);
-  const palette = ["#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#56B4E9", "#882255", "#5566AA", "#999933", "#CC6677"];
+  const palette = ["#0072B2", "#D55E00", "#009E73", "#AA4499", "#B8860B", "#2E8BC8", "#B03A73", "#5566AA", "#8A8A2B", "#CC6677"]; // 3:1 on light and dark
   const SVG = "http://www.w3.org/2000/svg";
-  const columns = [
-    ["Rank", (p) => rank(p.rank), (p) => (p.rank ? p.rank[0] + p.rank[1] / 1000 : Infinity)],
-    ["Method", (p) => p.method, (p) => p.method],
-    ["Use", (p) => interval(p.use), (p) => number(p.use[0])],
-    ["Leakage", (p) => interval(p.leak), (p) => number(p.leak[0])],
-    ["Worst attacker", (p) => p.attacker, (p) => p.attacker],
-    ["Privacy rank", (p) => rank(p.privacy), (p) => (p.privacy ? p.privacy[0] + p.privacy[1] / 1000 : Infinity)],
-    ["Flags", (p) => p.flags.join(", "), (p) => p.flags.join(", ")],
-    ["Provider", (p) => p.provider, (p) => p.provider],
-    ["Reproduced", (p) => p.reproduced || "-", (p) => p.reproduced],
+  const place = (r) => (r ? r[0] + r[1] / 1000 : ""); // by the best rank that it may have, then by the worst
+  const columns = [ // head, text, what sorts if that is a number
+    ["Rank", (p) => rank(p.rank), (p) => place(p.rank)],
+    ["Method", (p) => p.method],
+    ["Use", (p) => interval(p.use), (p) => p.use[0] ?? ""],
+    ["Leakage", (p) => interval(p.leak), (p) => p.leak[0] ?? ""],
+    ["Worst attacker", (p) => p.attacker],
+    ["Privacy rank", (p) => rank(p.privacy), (p) => place(p.privacy)],
+    ["Flags", (p) => p.flags.join(", ")],
+    ["Provider", (p) => p.provider],
+    ["When", (p) => p.when],
   ];
-  const state = { sort: 0, down: false };
 
-  const number = (x) => (x === null || x === undefined ? Infinity : x);
   const shown = (x) => (x === null || x === undefined ? "-" : x.toFixed(2));
   const interval = (e) => (e[0] === null ? "-" : `${shown(e[0])} [${shown(e[1])}, ${shown(e[2])}]`);
   const rank = (r) => (!r ? "-" : r[0] === r[1] ? String(r[0]) : `${r[0]}-${r[1]}`);
@@ -59,32 +58,23 @@
     plot();
   }
 
+  columns.forEach(([name, , key]) => element("th", key ? { scope: "col", "data-number": "" } : { scope: "col" }, $("methods").tHead.rows[0], name));
+  const sort = sortable($("methods"), 0);
+
   function table() {
-    const head = $("methods").tHead;
-    head.replaceChildren();
-    const line = element("tr", {}, head);
-    columns.forEach(([name], i) => {
-      const cell = element("th", { scope: "col", "aria-sort": i === state.sort ? (state.down ? "descending" : "ascending") : "none" }, line);
-      element("button", { type: "button" }, cell, name).addEventListener("click", () => {
-        state.down = state.sort === i && !state.down;
-        state.sort = i;
-        table();
-        $("methods").tHead.rows[0].cells[i].firstChild.focus();
-      });
-    });
-    const key = columns[state.sort][2];
-    const order = (a, b) => (key(a) < key(b) ? -1 : key(a) > key(b) ? 1 : a.leak[0] - b.leak[0]);
-    const rows = visible().sort((a, b) => (state.down ? -order(a, b) : order(a, b)));
+    const rows = visible().sort((a, b) => a.leak[0] - b.leak[0]); // of those that tie
     const body = $("methods").tBodies[0];
     body.replaceChildren();
     rows.forEach((p) => {
       const row = element("tr", {}, body);
-      columns.forEach(([name, cell]) => {
-        const made = element(name === "Method" ? "th" : "td", name === "Method" ? { scope: "row" } : {}, row);
-        if (name === "Method") element("a", { href: p.page }, made, p.method);
-        else made.textContent = cell(p);
+      columns.forEach(([name, text, key]) => {
+        const cell = element(name === "Method" ? "th" : "td", name === "Method" ? { scope: "row" } : {}, row);
+        if (key) cell.dataset.key = key(p);
+        if (name === "Method") element("a", { href: p.page }, cell, p.method);
+        else cell.textContent = text(p);
       });
     });
+    sort();
     $("count").textContent = `${rows.length} of ${points().length} methods shown`;
   }
 
@@ -119,23 +109,35 @@
     level(board().priors, "prior");
     for (const family of new Set(rows.map((p) => p.family))) {
       const curve = rows.filter((p) => p.family === family && p.strength !== null).sort((a, b) => a.strength - b.strength);
-      if (curve.length > 1) element("svg:polyline", { fill: "none", stroke: colour(curve[0]), "stroke-width": 1.5, opacity: 0.6, points: curve.map((p) => `${x(p.use[0])},${y(p.leak[0])}`).join(" ") }, svg);
+      if (curve.length > 1) element("svg:polyline", { fill: "none", stroke: colour(curve[0]), "stroke-width": 1.5, "stroke-dasharray": "1 4", "stroke-linecap": "round", points: curve.map((p) => `${x(p.use[0])},${y(p.leak[0])}`).join(" ") }, svg);
     }
+    const spots = rows.map((p) => [x(p.use[0]), y(p.leak[0])]);
     const labels = rows.map((p) => [x(p.use[0]) - 9, y(p.leak[0]) - 9, x(p.use[0]) + 9, y(p.leak[0]) + 9]); // no label on a point
     rows.sort((a, b) => b.leak[0] - a.leak[0]).forEach((p) => {
       const at = [x(p.use[0]), y(p.leak[0])];
       const link = element("svg:a", { class: "point", href: p.page, "aria-label": words(p).join(". ") }, svg);
-      if (p.use[1] !== null) element("svg:line", { stroke: colour(p), x1: x(p.use[1]), x2: x(p.use[2]), y1: at[1], y2: at[1], opacity: 0.55 }, link);
-      if (p.leak[1] !== null) element("svg:line", { stroke: colour(p), x1: at[0], x2: at[0], y1: y(p.leak[1]), y2: y(p.leak[2]), opacity: 0.55 }, link);
+      if (p.use[1] !== null) element("svg:line", { stroke: colour(p), x1: x(p.use[1]), x2: x(p.use[2]), y1: at[1], y2: at[1] }, link);
+      if (p.leak[1] !== null) element("svg:line", { stroke: colour(p), x1: at[0], x2: at[0], y1: y(p.leak[1]), y2: y(p.leak[2]) }, link);
       element("svg:circle", { cx: at[0], cy: at[1], r: 7, fill: p.flags.length ? "var(--paper)" : colour(p), stroke: colour(p), "stroke-width": 2 }, link);
-      element("svg:circle", { cx: at[0], cy: at[1], r: 16, fill: "transparent" }, link);
+      element("svg:circle", { cx: at[0], cy: at[1], r: reach(spots, at), fill: "transparent" }, link);
       link.addEventListener("mouseenter", (event) => tip(p, event.clientX, event.clientY));
       link.addEventListener("mouseleave", hide);
       link.addEventListener("focus", () => { const box = link.getBoundingClientRect(); tip(p, box.right, box.top); });
       link.addEventListener("blur", hide);
+      link.addEventListener("pointerdown", (event) => { touched = event.pointerType === "touch"; });
+      link.addEventListener("click", (event) => {
+        if (!touched || tapped === p) return;
+        event.preventDefault(); // a finger cannot hover: its first tap asks, its second follows
+        const box = link.getBoundingClientRect();
+        tip(p, box.right, box.top, "Tap again for its page.");
+        tapped = p;
+      });
       label(svg, labels, p, at, left, wide - right);
     });
   }
+
+  // How far about a point it answers to a pointer: no further than half way to the next, so that none hides another.
+  const reach = (spots, [px, py]) => Math.max(7, Math.min(16, ...spots.map(([ox, oy]) => Math.hypot(ox - px, oy - py) / 2).filter((d) => d > 0)));
 
   function label(svg, placed, p, at, least, most) {
     const text = p.method.length > 28 ? `${p.method.slice(0, 27)}…` : p.method;
@@ -146,7 +148,7 @@
       const clear = placed.every((b) => box[2] < b[0] || box[0] > b[2] || box[3] < b[1] || box[1] > b[3]);
       if (clear && box[0] > least && box[2] < most && box[1] > 0) {
         placed.push(box);
-        if (Math.abs(dy) > 20) element("svg:line", { stroke: colour(p), opacity: 0.7, x1: at[0], y1: at[1], x2: dx > 0 ? from : from + size, y2: at[1] + dy + (dy < 0 ? 2 : -12) }, svg);
+        if (Math.abs(dy) > 20) element("svg:line", { stroke: colour(p), x1: at[0], y1: at[1], x2: dx > 0 ? from : from + size, y2: at[1] + dy + (dy < 0 ? 2 : -12) }, svg);
         element("svg:text", { x: from, y: at[1] + dy, "aria-hidden": "true" }, svg, text);
         return;
       }
@@ -162,16 +164,18 @@
     `by ${p.provider}`,
   ];
 
-  function tip(p, px, py) {
+  let touched = false, tapped = null;
+
+  function tip(p, px, py, more) {
     const box = $("tip");
     box.replaceChildren();
-    words(p).forEach((line) => element("p", {}, box, line));
+    [...words(p), ...(more ? [more] : [])].forEach((line) => element("p", {}, box, line));
     box.hidden = false;
     const size = box.getBoundingClientRect();
     box.style.left = `${Math.max(4, Math.min(px + 14, window.innerWidth - size.width - 4))}px`;
     box.style.top = `${Math.max(4, Math.min(py + 14, window.innerHeight - size.height - 4))}px`;
   }
-  function hide() { $("tip").hidden = true; }
+  function hide() { $("tip").hidden = true; tapped = null; }
 
   fill($("board"), data.boards.map((b, i) => [i, b.name]));
   $("board").addEventListener("change", chooseBoard);
@@ -180,6 +184,7 @@
   $("filter").addEventListener("input", draw);
   window.addEventListener("resize", plot);
   $("controls").addEventListener("submit", (event) => event.preventDefault());
+  document.addEventListener("pointerdown", (event) => { if (!event.target.closest(".point")) hide(); });
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   chooseBoard();
   if (board().threats.includes(board().ranking)) { $("threat").value = board().ranking; draw(); }

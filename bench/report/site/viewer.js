@@ -19,7 +19,7 @@
     pen.clearRect(0, 0, canvas.width, canvas.height);
     clips.forEach((clip, side) => {
       const place = ([x, y]) => [half * side + half / 2 + (x - (xs[0] + xs[1]) / 2) * scale, canvas.height / 2 + 10 - (y - (ys[0] + ys[1]) / 2) * scale];
-      pen.strokeStyle = side ? "#D55E00" : "#0072B2";
+      pen.strokeStyle = side ? "#D55E00" : "#2E8BC8";
       pen.lineWidth = 4;
       pen.lineCap = "round";
       data.edges.forEach(([a, b]) => {
@@ -29,8 +29,9 @@
         pen.stroke();
       });
       pen.fillStyle = ink();
-      pen.font = "16px system-ui, sans-serif";
-      pen.fillText(side ? "released" : "raw", half * side + 12, 22);
+      const size = (15 * canvas.width) / Math.max(1, canvas.clientWidth); // the picture is shrunk on a phone, its words are not
+      pen.font = `${size}px system-ui, sans-serif`;
+      pen.fillText(side ? "released" : "raw", half * side + 12, size + 6);
     });
     at.textContent = `${frame + 1} of ${data.raw.length}`;
   }

@@ -1,0 +1,2 @@
+"use strict";
+document.querySelectorAll("table.sortable").forEach((table) => sortable(table));
