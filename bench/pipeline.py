@@ -490,7 +490,9 @@ class Bench:
             "action_reference": self.predict(None, raw_model, self.raw),
             "transfer_reference": self.predict(self._transfer, transfer[0], self.raw),
         }
-        predictions = {drawn(name, draw): found for name, each in of_draws.items() for draw, found in enumerate(each)} | references
+        predictions = {
+            drawn(name, draw): found for name, each in of_draws.items() for draw, found in enumerate(each)
+        } | references
         fitted = self.fit(job.anonymizer, job.seed)
         models = {
             "fit": fitted,

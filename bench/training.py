@@ -249,7 +249,7 @@ def train_classifier(
         if found := saved.restore(model, optimiser, generator):
             best, history, stand = found[0], History(**found[1]["history"]), _Stand(**found[1]["stand"])
     backward = _Backward(model, loss_of, weights, config, history.micro_batch or config.batch)
-    saved_at = time.monotonic()
+    saved_at, unsaved = time.monotonic(), ""
     for epoch in range(stand.epoch, config.epochs):
         model.train()
         order = where[torch.randperm(len(where), generator=generator, device=device)]
@@ -267,6 +267,8 @@ def train_classifier(
             optimiser.step()
         history.train_loss.append(float(total) / steps)
         if not math.isfinite(history.train_loss[-1]):
+            if saved:
+                saved.remove()  # whoever mends the cause begins anew
             raise TrainingDivergedError(f"the training loss became {history.train_loss[-1]} in epoch {epoch + 1}")
         model.eval()
         logits = predict(model, clips, validation, config)
@@ -283,7 +285,7 @@ def train_classifier(
             best = {key: value.detach().clone() for key, value in model.state_dict().items()}
         if progress:
             accuracy = history.validation_accuracy[-1]
-            progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}")
+            progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}{unsaved}")
         signal = history.validation_loss[-1] if stand.informed else history.train_loss[-1]
         if signal < stand.milestone - (_MEANINGFUL if stand.informed else _MEANINGFUL_SHARE * signal):
             stand.milestone, stand.milestone_epoch = signal, epoch
@@ -291,7 +293,8 @@ def train_classifier(
             break
         if saved and time.monotonic() - saved_at > _CHECKPOINT_EVERY:
             stand.epoch = epoch + 1
-            saved.save(model, optimiser, generator, best, {"history": asdict(history), "stand": asdict(stand)})
+            written = saved.save(model, optimiser, generator, best, {"history": asdict(history), "stand": asdict(stand)})
+            unsaved = "" if written else ", its checkpoint could not be written"
             saved_at = time.monotonic()
     model.load_state_dict(best)
     model.eval()
