@@ -33,8 +33,8 @@ class Checkpoint:
         generator: torch.Generator,
         best: Mapping[str, Tensor],
         progress: Mapping[str, Any],
-    ) -> None:
-        """Writes the state of everything that a training rests on.
+    ) -> bool:
+        """Writes the state of everything that a training rests on; False if there is no room for it, which ends no training.
 
         Args:
             model: Its weights.
@@ -50,9 +50,17 @@ class Checkpoint:
         tensors |= {"generator": generator.get_state(), "global": torch.get_rng_state()}
         if generator.device.type == "cuda":
             tensors["global_cuda"] = torch.cuda.get_rng_state(generator.device)
-        with atomic_file(self.path) as temporary:
-            whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-            save_file(whole, temporary, metadata={"of": self.of, "progress": json.dumps(progress)})
+        whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        try:
+            with atomic_file(self.path) as temporary:
+                save_file(whole, temporary, metadata={"of": self.of, "progress": json.dumps(progress)})
+        except (OSError, SafetensorError):  # the disk is full, which each of them says in its own way
+            return False
+        return True
+
+    def remove(self) -> None:
+        """Forgets what was saved: there is no going on from there."""
+        self.path.unlink(missing_ok=True)
 
     def restore(
         self, model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator
@@ -74,7 +82,10 @@ class Checkpoint:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-        model.load_state_dict(part("model."))
+        weights = part("model.")
+        if {name: value.shape for name, value in weights.items()} != {n: value.shape for n, value in model.state_dict().items()}:
+            return None  # the network was changed since
+        model.load_state_dict(weights)
         state: dict[int, dict[str, Tensor]] = {}
         for name, value in part("optimiser.").items():
             number, _, of = name.partition(".")

@@ -5,7 +5,6 @@ A stage's key is the digest of everything that determines its output: its name a
 change of code that leaves an output as it was costs nothing downstream. Paths, hosts and worker counts are never part of it.
 """
 
-import errno
 import resource
 import shutil
 import sys
@@ -22,7 +21,6 @@ from bench.files import digest, file_digest, put_in_place, read_json, write_json
 from bench.time_limit import suspended
 
 _STATE = "stage.json"
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # errors of the disk, not of the computation
 CHECKPOINT = ".checkpoint"  # ending of files from which an interrupted computation goes on
 
 
@@ -85,7 +83,7 @@ class StageStore:
             version: Raised whenever the stage's code would give another output for the same inputs.
             inputs: Everything else that determines the output, as JSON values.
             compute: Writes files into the folder it is given and may return JSON values for `info`. Files whose names end in
-                `CHECKPOINT` are no output: they are there again when a computation that was interrupted is done again.
+                `CHECKPOINT` are no output: they are there again when a computation that did not come to its end is done again.
         """
         key, path = self._address(name, version, inputs)
         if (done := self._read(path, key)) is not None:
@@ -167,19 +165,24 @@ def content_of(folder: Path) -> str:
 def _partial_folder(path: Path) -> Iterator[Path]:
     """Yields a folder beside `path` and renames it at the end; the caller must hold a lock.
 
-    It holds the checkpoints of an attempt that was interrupted, in their subfolders, and nothing else: by the end of the process,
-    Ctrl-C, a full disk or too little memory. Another error is of the computation itself, and what it left is not to be trusted.
+    It holds the checkpoints of earlier attempts, in their subfolders, and nothing else. They stay whatever an attempt ended with:
+    a full disk and too little memory have many names, and whoever writes a checkpoint makes sure that it is whole and fits.
     """
     partial = path.parent / f".{path.name}.partial"
     partial.mkdir(exist_ok=True)
-    _clear(partial, lambda file: not file.name.endswith(CHECKPOINT))
+    _clear(partial, _is_no_checkpoint)
     try:
         yield partial
         put_in_place(partial, path)
-    except Exception as error:
-        if not (isinstance(error, MemoryError) or getattr(error, "errno", None) in _NO_ROOM):
-            shutil.rmtree(partial, ignore_errors=True)
+    except Exception:
+        with suppress(OSError):
+            _clear(partial, _is_no_checkpoint)
+            partial.rmdir()
         raise
+
+
+def _is_no_checkpoint(file: Path) -> bool:
+    return not file.name.endswith(CHECKPOINT)
 
 
 def _clear(folder: Path, doomed: Callable[[Path], bool]) -> None:

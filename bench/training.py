@@ -273,7 +273,7 @@ def train_classifier(
     gather = Pieces(config.batch)
     team.agree(model.state_dict().values())
     history.processes = team.size if team.size > 1 else 0
-    saved_at = time.monotonic()
+    saved_at, unsaved = time.monotonic(), ""
     for epoch in range(stand.epoch, config.epochs):
         model.train()
         order = where[torch.randperm(len(where), generator=generator, device=device)]
@@ -297,6 +297,8 @@ def train_classifier(
         team.agree(model.state_dict().values())  # running statistics are of each process's own share
         history.train_loss.append(float(total) / steps)
         if not math.isfinite(history.train_loss[-1]):
+            if saved:
+                saved.remove()  # whoever mends the cause begins anew
             raise TrainingDivergedError(f"the training loss became {history.train_loss[-1]} in epoch {epoch + 1}")
         model.eval()
         logits = predict(model, clips, validation, config)
@@ -314,7 +316,7 @@ def train_classifier(
             best = {key: value.detach().clone() for key, value in model.state_dict().items()}
         if progress:
             accuracy = history.validation_accuracy[-1]
-            progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}")
+            progress(epoch + 1, config.epochs, f"loss {history.train_loss[-1]:.3f}, validation accuracy {accuracy:.3f}{unsaved}")
         signal = history.validation_loss[-1] if stand.informed else history.train_loss[-1]
         if signal < stand.milestone - (_MEANINGFUL if stand.informed else _MEANINGFUL_SHARE * signal):
             stand.milestone, stand.milestone_epoch = signal, epoch
@@ -322,7 +324,8 @@ def train_classifier(
             break
         if saved and team.rank == 0 and time.monotonic() - saved_at > _CHECKPOINT_EVERY:
             stand.epoch = epoch + 1
-            saved.save(model, optimiser, generator, best, {"history": asdict(history), "stand": asdict(stand)})
+            written = saved.save(model, optimiser, generator, best, {"history": asdict(history), "stand": asdict(stand)})
+            unsaved = "" if written else ", its checkpoint could not be written"
             saved_at = time.monotonic()
     model.load_state_dict(best)
     model.eval()

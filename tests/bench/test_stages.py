@@ -7,6 +7,8 @@ import textwrap
 import time
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
 from bench.files import atomic_file, atomic_folder, digest, write_json
 from bench.stages import CHECKPOINT, StageStore, content_of
@@ -65,7 +67,16 @@ def test_a_failed_stage_leaves_nothing_and_can_be_tried_again(tmp_path):
     assert store.run("train", 1, {}, writes("ok", [])).info == {"length": 2}
 
 
-def test_checkpoints_of_an_interrupted_stage_are_all_that_is_left_of_it(tmp_path):
+ENDINGS = [
+    KeyboardInterrupt(),
+    OSError(errno.ENOSPC, "no space left"),
+    SafetensorError("I/O error: no space left on device"),
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+]
+
+
+def test_checkpoints_are_all_that_is_left_of_a_stage_whatever_ended_it(tmp_path):
     seen = []
 
     def compute(folder):
@@ -74,20 +85,18 @@ def test_checkpoints_of_an_interrupted_stage_are_all_that_is_left_of_it(tmp_path
             (folder / name).mkdir(exist_ok=True)
         (folder / "first" / f"training{CHECKPOINT}").write_text("x")
         (folder / "second" / "half").write_text("x")
-        if len(seen) < 3:
-            raise KeyboardInterrupt
-        if len(seen) == 3:
-            raise OSError(errno.ENOSPC, "no space left")
-        if len(seen) == 4:
-            raise RuntimeError("boom")
+        if len(seen) <= len(ENDINGS):
+            raise ENDINGS[len(seen) - 1]
 
     store = StageStore(tmp_path)
-    for error in (KeyboardInterrupt, KeyboardInterrupt, OSError, RuntimeError):
-        with pytest.raises(error):
+    for error in ENDINGS:
+        with pytest.raises(type(error)):
             store.run("train", 1, {}, compute)
+        assert len(list(tmp_path.rglob("half"))) == isinstance(error, KeyboardInterrupt)  # then removed by the next attempt
     output = store.run("train", 1, {}, compute)
     left = ["first", f"first/training{CHECKPOINT}"]
-    assert seen == [[], left, left, left, []]  # after an error of its own it begins anew
+    assert seen == [[], *(left for _ in ENDINGS)]
+    assert not list((tmp_path / "train").glob(".*"))
     assert sorted(path.name for path in output.path.rglob("*") if path.is_file()) == ["half", "stage.json"]
     assert output.content == content_of(output.path)
 

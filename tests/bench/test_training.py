@@ -1,4 +1,5 @@
 import dataclasses
+import resource
 
 import numpy as np
 import pytest
@@ -36,6 +37,15 @@ class Linear(nn.Module):
 
     def forward(self, clips):
         return self.linear(clips.mean(dim=2).flatten(1))
+
+
+class Deeper(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.Sequential(nn.Linear(60, 3), nn.Linear(3, 2))
+
+    def forward(self, clips):
+        return self.layers(clips.mean(dim=2).flatten(1))
 
 
 def fit(config=CONFIG, seed=0, labels=None, model=None):
@@ -230,6 +240,49 @@ def test_a_checkpoint_of_another_training_is_not_taken(tmp_path, monkeypatch):
     assert run(0) == []  # nothing is left to do
     assert run(1)[0] == 1
     assert run(1, dataclasses.replace(CONFIG, lr=0.04))[0] == 1
+    monkeypatch.setattr("tests.bench.test_training.Linear", Deeper)
+    assert run(1, dataclasses.replace(CONFIG, lr=0.04))[0] == 1  # of another network neither
+
+
+def test_a_checkpoint_that_cannot_be_written_ends_no_training_and_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    clips, truth = make_clips()
+
+    def run(file):
+        notes = []
+        model = Linear()
+        how = {"seed": 0, "progress": lambda done, total, note: notes.append(note), "checkpoint": file}
+        history = train_classifier(model, clips, truth, np.arange(40), np.arange(40, 50), CONFIG, **how)
+        return history, notes
+
+    history, notes = run(tmp_path / "kept")
+    assert (tmp_path / "kept").exists()
+    assert not any("checkpoint" in note for note in notes)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))  # as on a full disk
+    try:
+        same, notes = run(tmp_path / "full")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert same == history
+    assert [note.endswith(", its checkpoint could not be written") for note in notes] == [False] + 11 * [True]
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_training_that_diverges_leaves_no_checkpoint(tmp_path, monkeypatch):
+    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    clips, truth = make_clips()
+    there = []
+
+    def loss(logits, labels):
+        there.append((tmp_path / "c").exists())
+        return nn.functional.cross_entropy(logits, labels) * (float("nan") if len(there) > 30 else 1.0)
+
+    with pytest.raises(TrainingDivergedError):
+        how = {"seed": 0, "loss": loss, "checkpoint": tmp_path / "c"}
+        train_classifier(Linear(), clips, truth, np.arange(40), np.arange(40, 50), CONFIG, **how)
+    assert there[-1]
+    assert not list(tmp_path.iterdir())
 
 
 class Crowded(Linear):
