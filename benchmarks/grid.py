@@ -14,7 +14,7 @@ import dataclasses
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -58,18 +58,54 @@ def where_it_went(results: Path, dataset: str | None) -> None:
 
 
 def overhead(grid: Experiment, executors: Sequence[str], repeats: int) -> None:
-    """Prints what each executor costs beside the work."""
-    for name in executors:
-        measured = [_overhead(grid, Where(name, _CPU)) for _ in range(repeats)]
-        start_up, task, whole, stages, again = (median(values) for values in zip(*measured, strict=True))
-        slots = Where(name, _CPU).slots
-        print(f"{name:6} start-up {start_up:.2f} s, {task * 1000:.1f} ms a task ({slots} at a time, {repeats} times)")
-        idle = 1 - stages / (whole * slots)
-        print(f"       a grid of {whole:.1f} s on {slots}: {stages:.1f} s in stages, {idle:.1%} elsewhere; again {again:.2f} s")
+    """Prints what each executor costs beside the work: by itself, then in a small grid."""
+    wheres = [Where(name, _CPU) for name in executors]
+    for where in wheres:
+        start_up, task = _medians(lambda where=where: _executor_alone(grid, where), repeats)
+        print(f"{where.executor:6} start-up {start_up:.2f} s, {task * 1000:.1f} ms a task, medians of {repeats}")
+    for where in wheres:
+        whole, stages, again = _medians(lambda where=where: _whole_grid(grid, where), repeats)
+        idle = 1 - stages / (whole * where.slots)
+        told = f"a grid of {whole:.1f} s on {where.slots}, {stages:.1f} s in stages, {idle:.1%} elsewhere"
+        print(f"{where.executor:6} {told}; again {again:.2f} s")
 
 
-def _overhead(grid: Experiment, where: Where) -> tuple[float, float, float, float, float]:
-    """Seconds: start-up, a task without work, a whole grid, its stages, and the grid when all of it is there."""
+def _medians(measure: Callable[[], tuple[float, ...]], repeats: int) -> list[float]:
+    return [median(values) for values in zip(*(measure() for _ in range(repeats)), strict=True)]
+
+
+def _executor_alone(grid: Experiment, where: Where) -> tuple[float, float]:
+    """Seconds until every worker of an executor has answered, and of each task after that, with a stage that is there."""
+    with tempfile.TemporaryDirectory() as folder:
+        plan = grid.plans(Path(folder))[0]
+        recipe = Recipe(((plan.store, plan.protocol, plan.preset),), Path(folder).resolve(), "overhead")
+        try:
+            recipe.bench(0, FinishedStages, _CPU[0], step=None).prepare(plan.jobs[0])
+        except MissingStageError as missing:
+            task = next(Task(key, 0, unit) for key, unit in missing.stages.items())
+        made = make_executor(Where("serial", _CPU), recipe)
+        made.submit(task)
+        assert not made.wait().error
+        with _timed() as start_up:
+            executor = make_executor(where, recipe)
+            for _ in range(executor.slots):
+                executor.submit(task)
+            for _ in range(executor.slots):
+                assert not executor.wait().error
+        try:
+            with _timed() as tasks:
+                for sent in range(_TASKS + executor.slots):
+                    if sent >= executor.slots:
+                        assert not executor.wait().error
+                    if sent < _TASKS:
+                        executor.submit(task)
+        finally:
+            executor.close()
+    return start_up[0], tasks[0] / _TASKS
+
+
+def _whole_grid(grid: Experiment, where: Where) -> tuple[float, float, float]:
+    """Seconds of a grid from scratch, of its stages, and of the grid when all of it is there."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         plans = grid.plans(results)
@@ -78,35 +114,7 @@ def _overhead(grid: Experiment, where: Where) -> tuple[float, float, float, floa
         stages = sum(stage.state["seconds"] for stage in Inventory(results).stages.values())
         with _timed() as again:
             _run(plans, results, where)
-        start_up, task = _executor_alone(plans[0], results, where)
-    return start_up, task, whole[0], stages, again[0]
-
-
-def _executor_alone(plan: Plan, results: Path, where: Where) -> tuple[float, float]:
-    """Seconds until every worker of an executor has answered, and of each task after that, with a stage that is there."""
-    recipe = Recipe(((plan.store, plan.protocol, plan.preset),), results, "overhead")
-    with tempfile.TemporaryDirectory() as empty:  # where something is missing, it says what
-        nothing = dataclasses.replace(recipe, results=Path(empty)).bench(0, FinishedStages, _CPU[0], step=None)
-        try:
-            nothing.prepare(plan.jobs[0])
-        except MissingStageError as missing:
-            task = next(Task(key, 0, unit) for key, unit in missing.stages.items())
-    with _timed() as start_up:
-        executor = make_executor(where, recipe)
-        for _ in range(executor.slots):
-            executor.submit(task)
-        for _ in range(executor.slots):
-            assert not executor.wait().error
-    try:
-        with _timed() as tasks:
-            for sent in range(_TASKS + executor.slots):
-                if sent >= executor.slots:
-                    assert not executor.wait().error
-                if sent < _TASKS:
-                    executor.submit(task)
-    finally:
-        executor.close()
-    return start_up[0], tasks[0] / _TASKS
+    return whole[0], stages, again[0]
 
 
 def one_by_one(grid: Experiment) -> None:
