@@ -39,6 +39,7 @@ VIEWS = {
     "bench leaderboard": [],
     "bench leaderboard --explain mean-skeleton": [],
     "bench leaderboard --html pages": [],
+    "bench leaderboard --publish tables": [],
     "bench leaderboard --publish results/published": [],
     "bench list": [],
     "bench card mean-skeleton": [],
