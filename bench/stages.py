@@ -9,6 +9,7 @@ import resource
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.files import digest, file_digest, put_in_place, read_json, write_json
+from bench.files import digest, file_digest, json_text, put_in_place, read_json
 
 _STATE = "stage.json"
 CHECKPOINT = ".checkpoint"  # ending of files from which an interrupted computation goes on
@@ -101,7 +102,7 @@ class StageStore:
                     "seconds": round(time.perf_counter() - started, 3),
                     "peak_memory_mb": _peak_memory_mb(),
                 }
-                write_json(folder / _STATE, state)
+                (folder / _STATE).write_text(json_text(state), encoding="utf-8")  # the folder appears whole
         (path.parent / f"{key}.lock").unlink(missing_ok=True)
         done = self._read(path, key)
         assert done is not None
@@ -113,11 +114,15 @@ class StageStore:
 
     @staticmethod
     def _read(path: Path, key: str) -> Output | None:
+        """The stage as it lies there; None if it is absent, or damaged: then it is computed again, in its place."""
         try:
             state = read_json(path / _STATE)
+            return Output(path, key, state["content"], state["info"], state["seconds"], state["peak_memory_mb"])
         except FileNotFoundError:
             return None
-        return Output(path, key, state["content"], state["info"], state["seconds"], state["peak_memory_mb"])
+        except (ValueError, KeyError, TypeError):
+            warnings.warn(f"{path / _STATE} is damaged: the stage is computed again", stacklevel=2)
+            return None
 
 
 class FinishedStages(StageStore):

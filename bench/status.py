@@ -86,7 +86,7 @@ class Reporter:
         own = (memory.rss - getattr(memory, "shared", 0)) / 1e6
         status = Status(self._run, self._host, self._pid, text, done, total, note, started, time.time(), round(own, 1))
         with contextlib.suppress(OSError):  # a full disk must not end the work itself
-            write_json(self._path, asdict(status))
+            write_json(self._path, asdict(status), lasting=False)
         self._written = time.monotonic()
 
     @contextmanager

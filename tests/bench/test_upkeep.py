@@ -189,6 +189,25 @@ def test_whatever_is_damaged_is_found(copied, spoil):
     assert "1 damaged" in told.stdout
 
 
+def test_damaged_records_and_stages_are_told_and_measured_again(copied):
+    before = record_bytes(copied)
+    empty, cut = [record.path for record in records(copied / "records")][:2]
+    empty.write_text("")
+    cut.write_bytes(cut.read_bytes()[:100])
+    stage = next(copied.glob("stages/train/*/stage.json"))
+    stage.write_text("")
+    with pytest.warns(UserWarning, match="is damaged") as told:
+        assert bench("table", results=copied).exit_code == 0
+    assert {str(one.message) for one in told} == {
+        f"{path} is damaged: it is left out, and `bench run` measures it again" for path in (empty, cut)
+    }
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = bench(*RUN, results=copied)
+    assert again.exit_code == 0, again.output
+    assert "2 of 14 records computed now" in again.output
+    assert record_bytes(copied) == before
+
+
 def test_a_table_of_damaged_predictions_is_refused_in_one_line(copied):
     shutil.rmtree(copied / "measured")
     path = _cut_predictions(copied)
