@@ -1,4 +1,4 @@
-"""Files that are either whole or absent, and their digests."""
+"""Files that are either whole or absent, also after the power went off, and their digests."""
 
 import contextlib
 import hashlib
@@ -58,8 +58,14 @@ def read_json(path: Path) -> Any:
 
 
 @contextlib.contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Yields a temporary path beside `path` and renames it at the end: a reader sees the old file, the new file or none."""
+def atomic_file(path: Path, *, lasting: bool = True) -> Iterator[Path]:
+    """Yields a temporary path beside `path` and renames it at the end: a reader sees the old file, the new file or none.
+
+    Args:
+        path: The file.
+        lasting: Whether it is on the disk before it gets its name, or else a loss of power may leave the name with nothing behind
+            it. That takes milliseconds, which files that are soon outdated, or that nobody misses, are not worth.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     os.close(handle)
@@ -67,7 +73,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        if lasting:
+            _sync(temporary)
         os.replace(temporary, path)
+        if lasting:
+            _sync(path.parent)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
@@ -108,8 +118,10 @@ def resumable_folder(path: Path, key: str) -> Iterator[Path]:
 
 
 def put_in_place(temporary: Path, path: Path) -> None:
-    """Renames a finished folder to its place; one that is there already is replaced."""
+    """Renames a finished folder to its place, once all of it is on the disk; one that is there already is replaced."""
     temporary.chmod(0o777 & ~_umask())
+    for part in (*temporary.rglob("*"), temporary):
+        _sync(part)
     if path.exists():
         doomed = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".old"))
         os.rename(path, doomed / path.name)
@@ -117,6 +129,16 @@ def put_in_place(temporary: Path, path: Path) -> None:
         shutil.rmtree(doomed)
     else:
         os.rename(temporary, path)
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Returns once a file, or which names a folder holds, is on the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _umask() -> int:
@@ -125,9 +147,13 @@ def _umask() -> int:
     return mask
 
 
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Writes JSON atomically. NaN is refused: an unknown number is absent."""
-    with atomic_file(path) as temporary:
-        temporary.write_text(
-            json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
+def write_json(path: Path, value: Mapping[str, Any], *, lasting: bool = True) -> None:
+    """Writes JSON atomically, as `atomic_file` does."""
+    text = json_text(value)
+    with atomic_file(path, lasting=lasting) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(value: Mapping[str, Any]) -> str:
+    """JSON for files that people may read. NaN is refused: an unknown number is absent."""
+    return json.dumps(value, sort_keys=True, indent=2, allow_nan=False, ensure_ascii=False) + "\n"

@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
@@ -50,10 +51,12 @@ class Forecast:
     Args:
         steps: Every step once, in the order in which they are first needed.
         past: Seconds of past steps, by kind, plugin and digest, and by kind and plugin alone.
+        broken: Pairs that will fail before anything is computed, and why.
     """
 
     steps: tuple[Step, ...]
     past: Mapping[tuple[str, ...], float]
+    broken: tuple[str, ...] = ()
 
     def seconds(self, step: Step) -> float | None:
         """What it may take on one worker; None if nothing like it was done here."""
@@ -97,31 +100,40 @@ def forecast(plans: Sequence[Plan], results: Path) -> Forecast:
     """
     stages = ImaginedStages(results / "stages")
     records: dict[str, Step] = {}
-    for job, bench, path in _jobs(plans, results, stages):
-        there = read_record(path) is not None
-        if not there:  # what a finished record rests on is needed no more
-            bench.prepare(job)
-        records[path.stem] = Step(_RECORD, job.attacker.plugin.name, "", there)
-    return Forecast((*stages.steps.values(), *records.values()), _past(results))
+    broken = []
+    for job, bench in _jobs(plans, stages):
+        try:
+            path = record_path(results / "records", bench, job)
+            there = read_record(path) is not None
+            if not there:  # what a finished record rests on is needed no more
+                bench.prepare(job)
+        except Exception as error:  # whatever a plugin raises must not hide what is known of the others
+            broken.append(f"{job}: {' '.join(f'{type(error).__name__}: {error}'.split())}")
+        else:
+            records[path.stem] = Step(_RECORD, job.attacker.plugin.name, "", there)
+    return Forecast((*stages.steps.values(), *records.values()), _past(results), tuple(broken))
 
 
-def _jobs(plans: Sequence[Plan], results: Path, stages: StageStore) -> Iterator[tuple[Job, Bench, Path]]:
+def _jobs(plans: Sequence[Plan], stages: StageStore) -> Iterator[tuple[Job, Bench]]:
     for plan in plans:
         bench = Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), step=None)
         for job in plan.jobs:
-            yield job, bench, record_path(results / "records", bench, job)
+            yield job, bench
 
 
 def _past(results: Path) -> dict[tuple[str, ...], float]:
     """Median seconds of what was done on this results folder."""
     found = defaultdict(list)
+    damaged = ValueError, KeyError, TypeError, AttributeError  # they tell nothing; a run replaces them
     for path in (results / "stages").glob("*/*/stage.json"):
-        state = read_json(path)
-        plugin, how = _who(state["inputs"])
-        found[state["name"], plugin].append(state["seconds"])
-        found[state["name"], plugin, how].append(state["seconds"])
+        with suppress(*damaged):
+            state = read_json(path)
+            name, seconds, (plugin, how) = state["name"], state["seconds"], _who(state["inputs"])
+            found[name, plugin].append(seconds)
+            found[name, plugin, how].append(seconds)
     for path in (results / "records").rglob("*.manifest.json"):
-        found[_RECORD, path.parent.name].append(read_json(path).get("record_seconds", 0.0))
+        with suppress(*damaged):
+            found[_RECORD, path.parent.name].append(read_json(path).get("record_seconds", 0.0))
     return {key: median(seconds) for key, seconds in found.items()}
 
 
@@ -147,6 +159,8 @@ def print_forecast(found: Forecast, slots: int, console: Console) -> None:
         time = duration(sum(known)) if known else "unknown" if missing else ""
         table.add_row(kind, plugin, *map(str, (len(steps), len(steps) - len(missing), len(missing))), time)
     console.print(table)
+    for line in found.broken:
+        console.print(f"will fail: {line}", highlight=False, markup=False, soft_wrap=True)
     pairs = [step for step in found.steps if step.kind == _RECORD]
     done = sum(step.there for step in pairs)
     time = f"{'at least' if unknown else 'about'} {duration(total / slots)} on {slots} workers, going by the past here"
@@ -169,8 +183,12 @@ def write_jobs(plans: Sequence[Plan], results: Path, folder: Path) -> int:
         if re.fullmatch(r"\d{4,}", stale.stem):
             stale.unlink()
     count = 0
-    for job, bench, path in _jobs(plans, results, ImaginedStages(results / "stages")):
-        if read_record(path) is None:
+    for job, bench in _jobs(plans, ImaginedStages(results / "stages")):
+        try:
+            there = read_record(record_path(results / "records", bench, job)) is not None
+        except Exception:  # of a plugin: its job will tell
+            there = False
+        if not there:
             one = Experiment(
                 dataset=bench.dataset,
                 protocol=bench.protocol.name,

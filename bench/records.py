@@ -12,6 +12,7 @@ The JSON is written last: a record that has it is whole.
 import platform
 import subprocess
 import time
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -210,11 +211,18 @@ def record_path(folder: Path, bench: Bench, job: Job) -> Path:
 
 
 def read_record(path: Path) -> Record | None:
-    """The record at this path, or None if it or its predictions are not there, or it is of another schema."""
+    """The record at this path, or None if it or its predictions are not there, or it is of another schema, or damaged.
+
+    A damaged one is told, and a run measures it again, in its place.
+    """
     if not path.exists() or not path.with_suffix(".npz").exists():
         return None
-    data = read_json(path)
-    return Record(path, data) if data["schema"] == SCHEMA else None
+    try:
+        data = read_json(path)
+        return Record(path, data) if data["schema"] == SCHEMA else None
+    except (ValueError, KeyError, TypeError):
+        warnings.warn(f"{path} is damaged: it is left out, and `bench run` measures it again", stacklevel=2)
+        return None
 
 
 def make_record(folder: Path, bench: Bench, job: Job) -> Record:

@@ -57,7 +57,7 @@ def _write(path: Path, measured: Measured) -> None:
         **{name: {key: _described(value) for key, value in getattr(measured, name).items()} for name in _NAMED},
     }
     arrays = {name: getattr(measured, name).draws for name in _DRAWS}
-    with atomic_file(path) as temporary, temporary.open("wb") as file:
+    with atomic_file(path, lasting=False) as temporary, temporary.open("wb") as file:
         np.savez(file, known=np.frombuffer(json.dumps(known).encode(), dtype=np.uint8), **arrays)
 
 

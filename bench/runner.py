@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Result:
         computed: How many of them were not there before.
         failed: For each job that failed, its names and what went wrong.
         name: Name of the run.
-        log: File with the traces of what failed; None if nothing did.
+        log: File with the traces of what failed; None if nothing did, or it could not be written.
     """
 
     records: list[Record] = field(default_factory=list)
@@ -55,7 +56,7 @@ class _Pending:
     Args:
         place: Its place among the jobs of the run.
         bench: Number of its bench.
-        path: Of its record.
+        path: Of its record; unknown of a job that cannot say what it is.
         lacks: Keys of the tasks that it waits for.
         error: Why there will be no record; "" as long as there may.
     """
@@ -63,7 +64,7 @@ class _Pending:
     place: int
     bench: int
     job: Job
-    path: Path
+    path: Path = Path()
     lacks: set[str] = field(default_factory=set)
     error: str = ""
 
@@ -93,7 +94,7 @@ class Run:
         self._made: set[str] = set()
         self._broken: dict[str, str] = {}  # what went wrong, by the key of the task
         self._failed: list[_Pending] = []
-        self._traces: dict[str, str] = {}
+        self._traces: dict[tuple[str, str], None] = {}  # an error and where it was raised, each pair once
 
     def run(self, command: str = "") -> Result:
         """Evaluates every job; one that fails does not stop the others.
@@ -102,11 +103,12 @@ class Run:
             command: What the user asked for, for `bench status`.
         """
         reporter = Reporter(self.results / "status", self.name, worker=False)
-        started, pending = time.time(), self._read_records()
-        already = len(self._found)
+        started = time.time()
         with Display(len(self._jobs), self.results / "status", self.name) as display:
             for line in self._left_out:
                 display.say(f"left out: {line}")
+            pending = self._read_records(display)
+            already = len(self._found)
             if already:
                 display.pairs_done(already, f"{already} of {len(self._jobs)} pairs are there already")
 
@@ -123,21 +125,27 @@ class Run:
                 reporter.close()
         return self._result(len(pending))
 
-    def _read_records(self) -> list[_Pending]:
-        """Takes the records that are there; returns the jobs that have none."""
+    def _read_records(self, display: Display) -> list[_Pending]:
+        """Takes the records that are there; returns the jobs that have none, those that have failed already among them."""
         pending = []
         for place, (number, job) in enumerate(self._jobs):
-            path = record_path(self.results / "records", self._benches[number], job)
-            record = read_record(path)
+            one = _Pending(place, number, job)
+            try:
+                one.path = record_path(self.results / "records", self._benches[number], job)
+                record = read_record(one.path)
+            except Exception as error:  # of a plugin that cannot say what it is
+                record = None
+                self._fail_by(one, error, display)
             if record is None:
-                pending.append(_Pending(place, number, job, path))
+                pending.append(one)
             else:
                 self._found[place] = record
         return pending
 
     def _work(self, pending: Sequence[_Pending], display: Display, tell: Callable[..., None]) -> None:
         for one in pending:
-            self._consider(one, display)
+            if not one.error:
+                self._consider(one, display)
         tell(now=False)  # some may have failed
         executor = make_executor(self._where, self._recipe)
         try:
@@ -162,7 +170,7 @@ class Run:
         except MissingStageError as missing:
             wanted = {key: Task(key, one.bench, unit) for key, unit in missing.stages.items()}
         except Exception as error:  # whatever a plugin raises must not cost the other pairs
-            self._fail(one, f"{type(error).__name__}: {error}", display)
+            self._fail_by(one, error, display)
             return
         if known := next((self._broken[key] for key in wanted if key in self._broken), ""):
             self._fail(one, known, display)
@@ -182,7 +190,7 @@ class Run:
         for line in done.said:
             display.say(line)
         if done.trace:
-            self._traces[done.error] = done.trace
+            self._traces[done.error, done.trace] = None
         if done.error:
             self._broken[done.task.key] = done.error
         else:
@@ -204,10 +212,16 @@ class Run:
             elif not one.lacks:
                 self._consider(one, display)
 
+    def _fail_by(self, one: _Pending, error: Exception, display: Display) -> None:
+        """Ends a job for what was just raised in this process."""
+        told = f"{type(error).__name__}: {error}"
+        self._traces[told, traceback.format_exc()] = None
+        self._fail(one, told, display)
+
     def _fail(self, one: _Pending, error: str, display: Display) -> None:
-        one.error = error
+        one.error = " ".join(error.split())  # in one line, whatever a plugin wrote
         self._failed.append(one)
-        display.pairs_done(1, f"{one.job} FAILED: {error}")
+        display.pairs_done(1, f"{one.job} FAILED: {one.error}")
 
     def _result(self, missing: int) -> Result:
         records = [self._found[place] for place in sorted(self._found)]
@@ -219,8 +233,12 @@ class Run:
         if not self._traces:
             return None
         path = self.results / "failures" / f"{self.name}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("\n".join(f"{error}\n{trace}" for error, trace in self._traces.items()), encoding="utf-8")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(f"{error}\n{trace}" for error, trace in self._traces), encoding="utf-8")
+        except OSError:  # a full disk: what failed is told all the same
+            path.unlink(missing_ok=True)
+            return None
         return path
 
 

@@ -9,6 +9,7 @@ import resource
 import shutil
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from bench.files import digest, file_digest, put_in_place, read_json, write_json
+from bench.files import digest, file_digest, json_text, put_in_place, read_json
 from bench.time_limit import suspended
 
 _STATE = "stage.json"
@@ -111,7 +112,7 @@ class StageStore:
                     "peak_memory_mb": _peak_memory_mb(),
                     "made_on": dict(self.made_on),
                 }
-                write_json(folder / _STATE, state)
+                (folder / _STATE).write_text(json_text(state), encoding="utf-8")  # the folder appears whole
         (path.parent / f"{key}.lock").unlink(missing_ok=True)
         done = self._read(path, key)
         assert done is not None
@@ -123,12 +124,16 @@ class StageStore:
 
     @staticmethod
     def _read(path: Path, key: str) -> Output | None:
+        """The stage as it lies there; None if it is absent, or damaged: then it is computed again, in its place."""
         try:
             state = read_json(path / _STATE)
+            told = (state[name] for name in ("content", "info", "seconds", "peak_memory_mb"))
+            return Output(path, key, *told, state.get("made_on", {}))  # stages of before do not say
         except FileNotFoundError:
             return None
-        told = (state[name] for name in ("content", "info", "seconds", "peak_memory_mb"))
-        return Output(path, key, *told, state.get("made_on", {}))  # stages of before do not say
+        except (ValueError, KeyError, TypeError):
+            warnings.warn(f"{path / _STATE} is damaged: the stage is computed again", stacklevel=2)
+            return None
 
 
 class FinishedStages(StageStore):

@@ -125,7 +125,7 @@ class Reporter:
             held = round(_gpu_memory_mb(), 1)
             status = Status(self._run, self._host, self._pid, text, done, total, note, started, time.time(), round(own, 1), held)
             with contextlib.suppress(OSError):  # a full disk must not end the work itself
-                write_json(self._path, asdict(status))
+                write_json(self._path, asdict(status), lasting=False)
             self._written = time.monotonic()
 
     @contextmanager

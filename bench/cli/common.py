@@ -1,11 +1,14 @@
 """What the commands share: the results folder, and how a user's mistake is told."""
 
+import errno
 from pathlib import Path
 from typing import Any
 
 import click
 
 from bench.files import UserError
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class FriendlyGroup(click.Group):
@@ -20,6 +23,14 @@ class FriendlyGroup(click.Group):
         except PermissionError as error:
             click.echo(f"error: {error.filename} cannot be written or read; choose another folder with --results", err=True)
             ctx.exit(2)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            what = error.filename or "what had to be written"
+            click.echo(
+                f"error: no room on the disk for {what}; what was finished is kept, and the same command goes on", err=True
+            )
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped; what was finished is kept, and the same command goes on from there", err=True)
             ctx.exit(130)

@@ -1,5 +1,8 @@
 """`bench`: all commands."""
 
+import warnings
+from pathlib import Path
+
 import click
 
 from bench.cli.common import FriendlyGroup
@@ -18,6 +21,14 @@ from bench.cli.views import mlflow, plot, table, ui
 @click.version_option(package_name="skeleton-privacy-bench", prog_name="bench")
 def main() -> None:
     """Measures how much of a person can be read out of anonymized skeleton clips, and how much action accuracy is left."""
+    warnings.formatwarning = _one_line
+
+
+def _one_line(message: Warning | str, category: type[Warning], file: str, line: int, source: str | None = None) -> str:
+    """What we warn of ourselves concerns files of the user, not a line of code."""
+    if Path(file).is_relative_to(Path(__file__).parents[1]):
+        return f"warning: {message}\n"
+    return f"{file}:{line}: {category.__name__}: {message}\n"
 
 
 main.add_command(run)

@@ -20,7 +20,7 @@ import json
 import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -85,7 +85,8 @@ class ClipWriter:
                 self._go_on()
             self._file.truncate()
         except Exception as failure:  # nobody else would remove what cannot be gone on with
-            self._files.close()
+            with suppress(OSError):  # there may be no room for what is buffered
+                self._files.close()
             self._folder.__exit__(type(failure), failure, failure.__traceback__)
             raise
         return self
@@ -95,7 +96,8 @@ class ClipWriter:
             if kind is None:
                 self._finish()
         except BaseException as failure:
-            self._files.close()
+            with suppress(OSError):
+                self._files.close()
             self._folder.__exit__(type(failure), failure, failure.__traceback__)
             raise
         self._files.close()

@@ -5,13 +5,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
 from bench.files import atomic_file, atomic_folder, digest, write_json
-from bench.stages import CHECKPOINT, StageStore, content_of
+from bench.stages import CHECKPOINT, FinishedStages, MissingStageError, StageStore, content_of
 
 
 def writes(text, calls):
@@ -159,6 +160,56 @@ def test_atomic_writes_leave_the_old_or_the_new(tmp_path):
     with atomic_folder(tmp_path / "f") as folder:
         (folder / "y").touch()
     assert [p.name for p in (tmp_path / "f").iterdir()] == ["y"]
+
+
+@pytest.mark.parametrize("left", ["", "{", "[]", "{}", "\x00" * 50])
+def test_a_stage_that_is_damaged_is_computed_again_in_its_place(tmp_path, left):
+    calls = []
+    first = StageStore(tmp_path).run("train", 1, {}, writes("abc", calls))
+    (first.path / "stage.json").write_text(left)
+    told = "stage.json is damaged: the stage is computed again"
+    with pytest.warns(UserWarning, match=told), pytest.raises(MissingStageError):
+        FinishedStages(tmp_path).run("train", 1, {}, writes("abc", calls))
+    with pytest.warns(UserWarning, match=told):
+        again = StageStore(tmp_path).run("train", 1, {}, writes("abc", calls))
+    assert calls == ["abc", "abc"]
+    assert (again.content, again.path) == (first.content, first.path)
+    assert sorted(path.name for path in (tmp_path / "train").iterdir()) == [first.key]
+
+
+def test_what_gets_a_name_is_on_the_disk_before(tmp_path, monkeypatch):
+    """As a loss of power would find it: by the order of the calls to the system."""
+    done = []
+
+    def synced(handle, fsync=os.fsync):
+        done.append(f"sync {Path(os.readlink(f'/proc/self/fd/{handle}')).relative_to(tmp_path)}")
+        fsync(handle)
+
+    def renamed(kind, function):
+        def call(source, target):
+            done.append(f"{kind} {Path(source).relative_to(tmp_path)} to {Path(target).relative_to(tmp_path)}")
+            function(source, target)
+
+        return call
+
+    monkeypatch.setattr(os, "fsync", synced)
+    for kind in ("replace", "rename"):
+        monkeypatch.setattr(os, kind, renamed("move", getattr(os, kind)))
+    write_json(tmp_path / "a.json", {})
+    first, moved, second = done
+    assert moved == f"move {first.removeprefix('sync ')} to a.json"
+    assert first.startswith("sync .a.json.")
+    assert second == "sync ."
+    done.clear()
+    key = StageStore(tmp_path).run("train", 1, {}, lambda folder: (folder / "sub").mkdir() or writes("x", [])(folder / "sub")).key
+    part = f"train/.{key}.partial"
+    moves = [i for i, one in enumerate(done) if one.startswith("move")]
+    assert [done[i] for i in moves] == [f"move {part} to train/{key}"]
+    assert set(done[: moves[0]]) == {f"sync {part}{of}" for of in ("", "/sub", "/sub/out.txt", "/stage.json")}
+    assert done[moves[0] + 1 :] == ["sync train"]
+    done.clear()
+    write_json(tmp_path / "a.json", {}, lasting=False)
+    assert len(done) == 1
 
 
 def test_digest_does_not_depend_on_the_order_of_keys():

@@ -3,15 +3,18 @@
 import json
 import os
 import re
+import resource
 import shutil
 import subprocess
 from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from anonymizers.noise import GaussianNoise
 from bench.execution import describe
 from bench.inventory import Inventory
 from bench.records import records
@@ -215,6 +218,83 @@ def test_whatever_is_damaged_is_found(copied, spoil):
     assert told.exit_code == 1
     assert f"DAMAGED {path}: " in told.stdout
     assert "1 damaged" in told.stdout
+
+
+def test_damaged_records_and_stages_are_told_and_measured_again(copied):
+    before = record_bytes(copied)
+    empty, cut = [record.path for record in records(copied / "records")][:2]
+    empty.write_text("")
+    cut.write_bytes(cut.read_bytes()[:100])
+    stage = next(copied.glob("stages/train/*/stage.json"))
+    stage.write_text("")
+    with pytest.warns(UserWarning, match="is damaged") as told:
+        assert bench("table", results=copied).exit_code == 0
+    assert {str(one.message) for one in told} == {
+        f"{path} is damaged: it is left out, and `bench run` measures it again" for path in (empty, cut)
+    }
+    with pytest.warns(UserWarning, match="is damaged"):
+        again = bench(*RUN, results=copied)
+    assert again.exit_code == 0, again.output
+    assert "2 of 14 records computed now" in again.output
+    assert record_bytes(copied) == before
+
+
+@contextmanager
+def no_room():
+    """As on a full disk: files can be made, but nothing can be written to them."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_run_on_a_full_disk_names_what_failed_and_what_is_not_written(copied, tmp_path):
+    before = record_bytes(copied)
+    more = [*RUN[:4], "identity,gauss:std=0.2", *RUN[5:], "--threat", "semi-informed", "--json", str(tmp_path / "rows.json")]
+    with no_room():
+        told = bench(*more, results=copied)
+        new = bench(*more, results=tmp_path / "new")
+    assert told.exit_code == 1
+    failed = [line for line in told.stderr.splitlines() if line.startswith("FAILED ")]
+    assert [line.partition(",")[0] for line in failed] == [
+        f"FAILED gauss:std=0.2 x {attacker}" for attacker in ("bones-lda", "shiftgcn-reid:backbone=simple")
+    ]
+    assert all("File too large" in line for line in failed)
+    for name in ("the log of the run", "the table", "the Pareto figure", str(tmp_path / "rows.json")):
+        assert f"{name} could not be written (OSError: [Errno 27] File too large" in told.stderr
+    assert "where each of them went wrong" not in told.stderr
+    assert "identity" in told.stdout  # what is known is shown all the same
+    assert record_bytes(copied) == before
+    assert not list(tmp_path.rglob("*.tmp"))
+    assert new.exit_code == 1
+    assert new.stderr.startswith("error: no room on the disk for ")
+    assert len(new.stderr.splitlines()) == 1
+    again = bench(*more, results=copied)
+    assert again.exit_code == 0
+    assert "2 of 8 records computed now" in again.stderr
+    assert (tmp_path / "rows.json").exists()
+
+
+def test_a_plugin_that_cannot_say_what_it_is_costs_its_own_pairs_alone(copied, monkeypatch):
+    def budget(self, preset):
+        raise RuntimeError("out of\nideas") if self.std == 0.2 else AssertionError("asked though it is there")
+
+    before = record_bytes(copied)
+    monkeypatch.setattr(GaussianNoise, "budget", budget)
+    asked = [*WHAT, "--anonymizer", "identity,null,gauss:std=0.2", "--threat", "semi-informed"]
+    told = bench("plan", *asked, results=copied)
+    assert told.exit_code == 0
+    assert "will fail: gauss:std=0.2 x bones-lda, semi-informed, seed 0: RuntimeError: out of ideas\n" in told.stdout
+    assert "6 pairs, 6 of them there" in told.stdout
+    told = bench("run", *asked, "--no-mlflow", *HERE, results=copied)
+    assert told.exit_code == 1
+    assert "FAILED gauss:std=0.2 x bones-lda, semi-informed, seed 0: RuntimeError: out of ideas\n" in told.stderr
+    assert "2 of 8 pairs failed" in told.stderr
+    (log,) = (copied / "failures").iterdir()
+    assert log.read_text().count('raise RuntimeError("out of\\nideas")') == 1
+    assert record_bytes(copied) == before
 
 
 def test_a_table_of_damaged_predictions_is_refused_in_one_line(copied):
