@@ -32,6 +32,11 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16]
 
 
+def whole_digest(content: bytes) -> str:
+    """The SHA-256 of a file's bytes, all 64 hexadecimal digits, as other programs state it."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def file_name(text: str) -> str:
     """The text with everything that a file name should not hold replaced by "_"."""
     return "".join(c if c.isalnum() or c in "-_.=" else "_" for c in text)

@@ -13,7 +13,8 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from bench.data.store import ClipStore
-from bench.files import UserError, digest, read_json
+from bench.files import UserError, digest, read_json, whole_digest
+from bench.pipeline import rows_digest
 from bench.records import IDENTITY, Record, records
 from bench.stages import content_of
 
@@ -44,7 +45,13 @@ class Inventory:
 
     def __init__(self, results: Path):
         self.results = results
-        self.stages = {path.parent.name: Stage(path.parent, read_json(path)) for path in results.glob("stages/*/*/stage.json")}
+        self.stages: dict[str, Stage] = {}
+        self._unreadable: list[tuple[Path, str]] = []
+        for path in sorted(results.glob("stages/*/*/stage.json")):
+            try:
+                self.stages[path.parent.name] = _read_stage(path)
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                self._unreadable.append((path.parent, f"its stage.json cannot be read ({error}); the next run computes it again"))
         self.records = list(records(results / "records"))
         self._by_content: dict[str, set[str]] = {}
         for key, stage in self.stages.items():
@@ -86,16 +93,53 @@ class Inventory:
             ahead = set().union(*sources) - found
         return found
 
+    @cached_property
+    def unsealed(self) -> int:
+        """How many records were made before manifests stated digests of the other files: only their stages vouch for them."""
+        return sum(_seal(record) == {} for record in self.records)
+
     def damage(self) -> Iterator[tuple[Path, str]]:
         """Whatever is not as it was written: the path, and what is wrong with it."""
+        yield from self._unreadable
         for stage in self.stages.values():
-            yield from ((stage.path, wrong) for wrong in _stage_damage(stage))
+            yield from ((stage.path, wrong) for wrong in self._stage_damage(stage))
+        whole = {record.path for record in self.records}
+        for path in sorted((self.results / "records").rglob("*.json")):
+            if path not in whole and not path.name.endswith(".manifest.json") and (wrong := _unread(path)):
+                yield path, wrong
         for record in self.records:
             yield from ((record.path, wrong) for wrong in _record_damage(record, self.stages))
         for meta in sorted((self.results / "data").glob("*/meta.json")):
-            store = ClipStore.open(meta.parent)
-            if store.measured_fingerprint() != store.fingerprint:
-                yield meta.parent, "its clips or labels differ from its fingerprint; prepare it again"
+            try:
+                store = ClipStore.open(meta.parent)
+                if store.measured_fingerprint() != store.fingerprint:
+                    yield meta.parent, "its clips or labels differ from its fingerprint; prepare it again"
+            except (UserError, OSError) as error:
+                yield meta.parent, str(error)
+
+    def _stage_damage(self, stage: Stage) -> Iterator[str]:
+        state = stage.state
+        try:
+            if digest({"stage": state["name"], "version": state["version"], "inputs": state["inputs"]}) != stage.path.name:
+                yield "it lies under a wrong address; remove the folder"
+            if content_of(stage.path) != state["content"]:
+                yield "its files differ from what was computed; remove the folder, and it is computed again"
+            elif "rows" in state["info"] and self._rows(stage) not in (None, state["info"]["rows"]):
+                yield "the digest that it states of its clips is not theirs; remove the folder, and it is computed again"
+        except OSError as error:
+            yield f"it cannot be read: {error.strerror}"
+
+    def _rows(self, stage: Stage) -> str | None:
+        """Digest of a stage's clips; None if the normalised clips are not there, which tell where in the rows a clip begins."""
+        ahead, seen = [stage.key], set()
+        while ahead:
+            seen.add(key := ahead.pop())
+            clips = self.stages[key].path / "clips"
+            if clips.is_dir():
+                own = stage.path / "clips" if key == stage.key else stage.path
+                return rows_digest(*(np.load(of, mmap_mode="r") for of in (own / "frames.npy", clips / "index.npy")))
+            ahead += self.with_content(self.stages[key].state["inputs"].get("clips", "")) - seen
+        return None
 
     def free(self, *, really: bool) -> tuple[int, int]:
         """Removes stages that no record needs, and what killed processes left behind.
@@ -140,26 +184,59 @@ def _not_in_use(path: Path) -> Iterator[bool]:
             os.unlink(lock.lock_file)
 
 
-def _stage_damage(stage: Stage) -> Iterator[str]:
-    state = stage.state
+def _read_stage(path: Path) -> Stage:
+    """The stage that a `stage.json` describes.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: if it is damaged.
+    """
+    state = read_json(path)
+    if missing := {"name", "key", "version", "inputs", "content", "info", "seconds"} - set(state):
+        raise KeyError(*missing)
+    if not all(isinstance(state[name], dict) for name in ("inputs", "info")):
+        raise TypeError("its inputs or what it states is no mapping")
+    return Stage(path.parent, state)
+
+
+def _unread(path: Path) -> str:
+    """Why a record was not read; "" if it is only of another schema."""
     try:
-        if content_of(stage.path) != state["content"]:
-            yield "its files differ from what was computed; remove the folder, and it is computed again"
-        if digest({"stage": state["name"], "version": state["version"], "inputs": state["inputs"]}) != stage.path.name:
-            yield "it lies under a wrong address; remove the folder"
-    except OSError as error:
-        yield f"it cannot be read: {error.strerror}"
+        read_json(path)["schema"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"it cannot be read ({type(error).__name__}: {error}); the next run measures it again"
+    return "" if path.with_suffix(".npz").exists() else "its predictions are missing; the next run measures it again"
+
+
+def _seal(record: Record) -> Mapping[str, str]:
+    """Digests of a record's other files, as its manifest states them; empty if it was made before they were stated."""
+    try:
+        return record.manifest().get("sha256", {})
+    except UserError:
+        return {"manifest": ""}  # it cannot state any
 
 
 def _record_damage(record: Record, stages: Mapping[str, Stage]) -> Iterator[str]:
-    data = record.data
-    if digest({name: data[name] for name in IDENTITY}) != record.path.stem or data["key"] != record.path.stem:
-        yield "what it states of itself does not fit its name; remove it, and it is measured again"
+    seal = _seal(record)
+    if "manifest" in seal:
+        yield "its manifest is missing or damaged; remove the record, and it is measured again"
+        return
+    for kind, name in (("json", "it differs"), ("npz", "its predictions differ")):
+        if seal and whole_digest(record.path.with_suffix(f".{kind}").read_bytes()) != seal.get(kind):
+            yield f"{name} from what was written; remove it, and it is measured again"
+            return
     try:
-        arrays = record.predictions()
+        yield from _contradictions(record, stages)
     except UserError as error:
         yield str(error)
-        return
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        yield f"it is no record ({type(error).__name__}: {error}); remove it, and it is measured again"
+
+
+def _contradictions(record: Record, stages: Mapping[str, Stage]) -> Iterator[str]:
+    """What a record says of itself and does not fit its name, or its stages as far as they are there."""
+    data, arrays = record.data, record.predictions()
+    if digest({name: data[name] for name in IDENTITY}) != record.path.stem or data["key"] != record.path.stem:
+        yield "what it states of itself does not fit its name; remove it, and it is measured again"
     for name, of in data["stages"].items():
         which, _, draw = name.partition("/")
         stage = stages.get(of.get("key", ""))
@@ -168,5 +245,13 @@ def _record_damage(record: Record, stages: Mapping[str, Stage]) -> Iterator[str]
         expected = arrays[which] if which.endswith("_reference") else arrays[which][int(draw or 0)]
         if stage.state["content"] != of["content"]:
             yield f"{name}: it rests on another output than the one that lies there now"
-        elif not np.array_equal(np.load(stage.path / "scores.npy", allow_pickle=False), expected):
+        elif (scores := _scores(stage)) is not None and not np.array_equal(scores, expected):
             yield f"{name}: its predictions differ from those of the stage"
+
+
+def _scores(stage: Stage) -> np.ndarray | None:
+    """What an attacker said; None if the file is damaged, which is the stage's damage and not the record's."""
+    try:
+        return np.load(stage.path / "scores.npy", allow_pickle=False)
+    except (OSError, ValueError, EOFError):
+        return None

@@ -170,7 +170,7 @@ class Bench:
             with self._step(f"normalise {self.dataset}"), ClipWriter(folder / "clips", self._source.layout, meta) as writer:
                 normalisation.normalise_store(self._source, writer, NORMALISATION)
             normalised = ClipStore.open(folder / "clips")
-            return {"rows": _rows_digest(normalised.rows, normalised.index)}
+            return {"rows": rows_digest(normalised.rows, normalised.index)}
 
         inputs = {"data": self.fingerprint, **self.normalisation}
         return self.stages.run("normalise", VERSIONS["normalise"], inputs, compute)
@@ -229,7 +229,7 @@ class Bench:
                 clips = self.clips(self.raw)
                 rows = anonymize(anonymizer.value, state, clips, seed=seed, draw=draw, labels=labels).cpu().numpy()
             np.save(folder / "frames.npy", rows)
-            return {"rows": _rows_digest(rows, self.normalised.index)}
+            return {"rows": rows_digest(rows, self.normalised.index)}
 
         inputs: dict[str, Any] = {"anonymizer": anonymizer.describe(), "fitted": fitted.content, "clips": self.raw.content}
         inputs["frame_rate"] = self.meta["frame_rate"]
@@ -417,7 +417,7 @@ class Bench:
             with self._step(f"restore {name}"):
                 rows = inverter.value.restore(self.clips(holder), self.preset, fitted.path).cpu().numpy()
             np.save(folder / "frames.npy", rows)
-            return {"rows": _rows_digest(rows, self.normalised.index)}
+            return {"rows": rows_digest(rows, self.normalised.index)}
 
         restored = []
         for holder in self.releases(job):
@@ -570,7 +570,7 @@ def attacker_backbone(attacker: Spec) -> dict[str, Any] | None:
     return classifiers.describe(name) if name else None
 
 
-def _rows_digest(rows: np.ndarray, index: np.ndarray) -> str:
+def rows_digest(rows: np.ndarray, index: np.ndarray) -> str:
     """Digest of coordinates and of which clip they belong to."""
     found = hashlib.sha256(np.ascontiguousarray(rows))
     found.update(np.ascontiguousarray(index))

@@ -4,7 +4,7 @@ Three files share a name below `records/`:
 
     KEY.json            what was measured and on what it rests; the same bytes whenever the same job is run on the same CPU
     KEY.npz             per-clip predictions: every later metric, interval and test comes from them without training again
-    KEY.manifest.json   how this run went: versions, hardware, git commit, time, memory
+    KEY.manifest.json   how this run went: versions, hardware, git commit, time, memory; and the SHA-256 of the other two
 
 The JSON is written last: a record that has it is whole.
 """
@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.files import UserError, atomic_file, digest, file_name, package_version, read_json, write_json
+from bench.files import UserError, atomic_file, digest, file_name, json_text, package_version, read_json, whole_digest, write_json
 from bench.jobs import Job, Outcome, drawn
 from bench.pairs import REGIMES
 from bench.pipeline import VERSIONS, Bench
@@ -85,7 +85,16 @@ class Record:
         ]
 
     def manifest(self) -> dict[str, Any]:
-        return read_json(self.path.with_name(f"{self.path.stem}.manifest.json"))
+        """How the run went that made it.
+
+        Raises:
+            UserError: if the file is missing or damaged.
+        """
+        path = self.path.with_name(f"{self.path.stem}.manifest.json")
+        try:
+            return dict(read_json(path))
+        except (OSError, ValueError, TypeError) as error:
+            raise UserError(f"{path} is missing or damaged ({error}); remove the record, and it is measured again") from error
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -251,7 +260,7 @@ def make_record(folder: Path, bench: Bench, job: Job) -> Record:
     }
     with atomic_file(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)
-    write_json(path.with_name(f"{path.stem}.manifest.json"), manifest(bench.device, outcome, time.perf_counter() - started))
+    seconds = time.perf_counter() - started
     data = {
         **identity(bench, job),
         "key": path.stem,
@@ -276,7 +285,11 @@ def make_record(folder: Path, bench: Bench, job: Job) -> Record:
         "fitting": dict(outcome.fitting),
         "stages": outcome.stages,
     }
-    write_json(path, data)
+    text = json_text(data)
+    sealed = {"sha256": {"json": whole_digest(text.encode()), "npz": whole_digest(path.with_suffix(".npz").read_bytes())}}
+    write_json(path.with_name(f"{path.stem}.manifest.json"), {**manifest(bench.device, outcome, seconds), **sealed})
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
     return Record(path, data)
 
 

@@ -31,7 +31,10 @@ def verify(results: Path) -> None:
     for path, wrong in inventory.damage():
         click.echo(f"DAMAGED {path}: {wrong}")
         count += 1
-    click.echo(f"{len(inventory.stages)} stages and {len(inventory.records)} records read; {count or 'nothing'} damaged")
+    unsealed = f", {inventory.unsealed} records unsealed (of an earlier version)" if inventory.unsealed else ""
+    click.echo(
+        f"{len(inventory.stages)} stages and {len(inventory.records)} records read; {count or 'nothing'} damaged{unsealed}"
+    )
     if count:
         raise click.exceptions.Exit(1)
 
