@@ -24,7 +24,8 @@ class Verdict:
 
     Args:
         record: The record.
-        same: Whether it was reproduced within the tolerance; None if it could not be measured again.
+        same: Whether it was reproduced within the tolerance; None if it could not be measured again, or other numbers came out on
+            other hardware, for which the tolerance was not made.
         told: In words.
     """
 
@@ -128,7 +129,7 @@ def _compare(old: Record, new: Record, tolerance: float) -> Verdict:
         return Verdict(old, True, f"equal within {tolerance:g}: largest difference {most:.1e} ({name}); {told}")
     found = f"by up to {most:.1e} ({name}), more than {tolerance:g}; {told}"
     if elsewhere := _elsewhere(old, new):
-        return Verdict(old, False, f"not reproduced, but on other hardware or software ({elsewhere}): differs {found}")
+        return Verdict(old, None, f"not reproduced, but on other hardware or software ({elsewhere}): differs {found}")
     return Verdict(old, False, f"DIFFERS {found}")
 
 
