@@ -247,7 +247,7 @@ def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measure
 def _flags(manifest: Manifest, measured: Sequence[Measured], claims: Sequence[tuple[Claim, float | None]]) -> list[str]:
     """Why it is listed with flags: those that withhold its rank, and claims that were not reproduced."""
     attacks = [m for m in measured if m.first["attacker"]["provider"] == manifest.provider]
-    flags = ["weak-attacker"] if any("weak-attacker" in m.flags for m in attacks) else []
+    flags = [flag for flag in ("weak-attacker", "unproven") if any(flag in m.flags for m in attacks)]
     for group in dict.fromkeys(m.group for m in measured):
         points = Grid.of([m for m in measured if m.group == group]).points
         flags += [flag for point in points if point.anonymizer == manifest.name for flag in point.withheld]

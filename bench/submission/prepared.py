@@ -137,11 +137,13 @@ class SubmittedScores(Attacker):
         return {}
 
     def scores(self, clips: ClipSet, indices: np.ndarray, part: Part, preset: Preset, folder: Path) -> np.ndarray:
-        """Their scores, in the order of our classes.
+        """Their scores, in the order of our classes; of clips that are not tested they say nothing, which is equal ones.
 
         Raises:
             UserError: if clips or classes are missing.
         """
+        if not np.isin(indices, part.test).all():  # to choose among models, of which there is only one
+            return np.full((len(indices), len(part.classes)), 1 / len(part.classes), dtype=np.float32)
         found = read_scores(Path(self.file))
         columns = {value: k for k, value in enumerate(found["classes"].tolist())}
         if lacking := [value for value in map(str, part.classes) if value not in columns]:

@@ -15,6 +15,7 @@ from bench.grid import Grid
 from bench.plan import choose_protocol
 from bench.protocols import instantiate
 from bench.registry import DATASETS
+from bench.report.board import load_boards
 from bench.specs import parse_spec
 from bench.submission.evaluate import Budget, evaluate
 from bench.submission.isolation import probe
@@ -368,6 +369,24 @@ def test_a_strangers_anonymizer_and_attacker_are_evaluated_in_isolation(tmp_path
     run("submit", "status", "acme-attacker", "--withdraw", results=results)
     assert "acme-attacker" not in run("leaderboard", "--json", "-", results=results).stdout
     assert "withdrawn" in run("submit", "status", results=results).output
+
+
+@pytest.mark.slow
+def test_clips_that_were_released_elsewhere_have_no_rank(tmp_path, monkeypatch):
+    """Nor has what an evaluation flagged and no record shows; the controls beside it are not touched by that."""
+    shrink_budget(monkeypatch)
+    results = tmp_path / "results"
+    folder = new_submission(tmp_path / "my-clips", "data", results)
+    small = ["--seeds", "1", "--threat", "semi-informed", "--attacker", "bones-lda", "--no-mlflow", *HERE]
+    done = run("submit", "evaluate", str(folder), *small, results=results)
+    assert done.exit_code == 0, done.output
+    entry = find(results, "my-clips")[0]
+    assert (entry.state, "fixed-release" in entry.reason) == ("listed-with-flags", True)
+    assert entry.data["noted"] == []
+    entry.moved("evaluating", noted=["two-faced"]).moved("listed-with-flags", "two-faced")
+    withheld = {p.anonymizer: p.withheld for p in load_boards(results, None, None, None).boards[0].grid.points}
+    assert {"fixed-release", "two-faced"} <= set(withheld["my-clips"])
+    assert not {"fixed-release", "two-faced"} & set(withheld["identity"])
 
 
 @pytest.mark.slow
