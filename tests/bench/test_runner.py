@@ -265,7 +265,7 @@ def test_fifty_kills_at_random_moments_lose_nothing(undisturbed, tmp_path):
             process.wait(timeout=chance.uniform(0.0, 3.0))
         if kill % 2:  # the run alone, whose workers must notice, or all of them at once
             process.kill()
-        else:
+        elif process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.communicate()  # until the workers have ended as well
         in_the_middle = list(results.glob("status/*.*.json"))  # of workers that were at a step, and could not remove it
