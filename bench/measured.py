@@ -25,6 +25,7 @@ METRIC = "balanced top-1"
 LINKAGE_METRIC = "AUC"
 _ARRANGEMENTS = 999
 _TIE = 1e-12
+_DIGITS = 12  # of standard deviations: equal values differ by rounding
 # Of linkage only: numbers on the pairs of the first regime that there are pairs of; then the AUC of each regime.
 LINKAGE_COLUMNS = (
     *("test_pairs", "regime", "eer", "eer_low", "eer_high", "tar_far_01", "tar_far_001", "linkability", "maximal_linkability"),
@@ -273,8 +274,8 @@ def measure(records: Sequence[Record]) -> Measured:
         spread={
             **_cost(records),
             "leakage_people_std": float(np.nanstd(leakage.draws)),
-            "leakage_seed_std": float(np.sqrt(of_seeds)),
-            "leakage_draw_std": float(np.sqrt(of_releases)),
+            "leakage_seed_std": round(float(np.sqrt(of_seeds)), _DIGITS),
+            "leakage_draw_std": round(float(np.sqrt(of_releases)), _DIGITS),
         },
     )
 
