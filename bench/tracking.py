@@ -23,6 +23,7 @@ from bench.records import Record, records
 from bench.remembered import measured_or_remembered
 from bench.report.pareto import pareto_figure
 from bench.runlog import RunLog, run_logs
+from bench.submission.states import noted_flags
 from bench.summary import measure_all
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
@@ -101,7 +102,7 @@ class _Store:
         """Writes the tables of an invocation, if there is one, and its records."""
         from mlflow.data.pandas_dataset import from_pandas
 
-        measured = measure_all(of_run, self._results / _REMEMBERED)
+        measured = measure_all(of_run, self._results / _REMEMBERED, noted_flags(self._results))
         for group in dict.fromkeys(m.group for m in measured):
             rows = [m for m in measured if m.group == group]
             experiment = self._experiment(group)
