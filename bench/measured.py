@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from bench.files import digest
+from bench.files import UserError, digest
 from bench.metrics.geometry import MEASURES
 from bench.metrics.identification import macro_f1, normalised_leakage, reciprocal_ranks, retention, top_k, vote
 from bench.metrics.information import calibrated_information, entropy, min_entropy_leakage
@@ -284,7 +284,7 @@ def _cost(records: Sequence[Record]) -> dict[str, float]:
     """What the anonymizer costs, averaged over the seeds, on whatever computed it; nothing of records that do not say."""
     try:
         found = [record.manifest()["cost"] for record in records]
-    except (OSError, KeyError):
+    except (UserError, KeyError):  # `bench store verify` says so
         return {}
     names = {"fit_seconds": "fit_seconds", "transform_ms": "transform_ms", "values": "learnt_values", "causal": "causal"}
     return {column: float(np.mean([of[name] for of in found])) for name, column in names.items()}
