@@ -1,7 +1,5 @@
 """What lies in a results folder: whether it is whole, and what of it nobody needs."""
 
-import contextlib
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -10,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock, Timeout
 
 from bench.data.store import ClipStore
 from bench.files import UserError, digest, read_json, whole_digest
 from bench.pipeline import rows_digest
 from bench.records import IDENTITY, Record, records
-from bench.stages import content_of
+from bench.stages import CHECKPOINT, content_of
+
+_WRITTEN = ("records", "measured", "runs", "status")  # where single files are written
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,23 @@ class Stage:
     def size(self) -> int:
         """Bytes on disk."""
         return sum(file.stat().st_size for file in self.path.rglob("*") if file.is_file())
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What was removed, or would be.
+
+    Args:
+        stages: Finished stages on which no record rests.
+        left: Folders and files that killed processes left behind.
+        size: Bytes of both.
+        kept: Interrupted trainings that stay, since they can go on.
+    """
+
+    stages: int
+    left: int
+    size: int
+    kept: int
 
 
 class Inventory:
@@ -141,47 +157,32 @@ class Inventory:
             ahead += self.with_content(self.stages[key].state["inputs"].get("clips", "")) - seen
         return None
 
-    def free(self, *, really: bool) -> tuple[int, int]:
-        """Removes stages that no record needs, and what killed processes left behind.
+    def free(self, *, really: bool, interrupted: bool = False) -> Freed:
+        """Removes stages that no record needs, and what killed processes left behind. The caller must be `alone` in the folder.
 
         Args:
             really: Whether to remove them, or only to count.
-
-        Returns:
-            Folders removed, and their bytes.
+            interrupted: Whether trainings that were interrupted, and can go on from their checkpoints, are removed as well.
         """
-        needed, count, size = self.needed(), 0, 0
-        doomed = [stage.path for key, stage in self.stages.items() if key not in needed]
-        doomed += [path for path in self.results.glob("stages/*/.*") if path.is_dir()]
-        for path in doomed:
-            with _not_in_use(path) as idle:
-                if idle:
-                    count, size = count + 1, size + sum(file.stat().st_size for file in path.rglob("*") if file.is_file())
-                    if really:
-                        shutil.rmtree(path)
+        needed = self.needed()
+        stages = [stage.path for key, stage in self.stages.items() if key not in needed]
+        attempts = [path for path in self.results.glob("stages/*/.*") if path.is_dir()]
+        kept = [] if interrupted else [path for path in attempts if any(path.rglob(f"*{CHECKPOINT}"))]
+        files = [*(path for folder in _WRITTEN for path in (self.results / folder).rglob(".*.tmp")), *self._without_record()]
+        doomed = [*stages, *(path for path in attempts if path not in kept), *files]
+        size = sum(file.stat().st_size for path in doomed for file in (path, *path.rglob("*")) if file.is_file())
         if really:
+            for path in doomed:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
             for lock in self.results.glob("stages/*/*.lock"):
-                with _not_in_use(lock.with_suffix("")) as idle:
-                    if idle:
-                        lock.unlink(missing_ok=True)
-        return count, size
+                lock.unlink()
+        return Freed(len(stages), len(doomed) - len(stages), size, len(kept))
 
-
-@contextlib.contextmanager
-def _not_in_use(path: Path) -> Iterator[bool]:
-    """Whether nobody computes the stage of this folder; nobody begins to before the block ends."""
-    lock = FileLock(path.parent / f"{path.name.lstrip('.').partition('.')[0]}.lock", timeout=0)
-    try:
-        lock.acquire()
-    except Timeout:
-        yield False
-        return
-    try:
-        yield True
-    finally:
-        lock.release()
-        with contextlib.suppress(OSError):
-            os.unlink(lock.lock_file)
+    def _without_record(self) -> list[Path]:
+        """Predictions and manifests whose writer was killed before it wrote the record itself."""
+        folder = self.results / "records"
+        beside = [path for ending in ("*.npz", "*.manifest.json") for path in folder.rglob(ending) if path.name[0] != "."]
+        return [path for path in beside if not path.with_name(f"{path.name.partition('.')[0]}.json").exists()]
 
 
 def _read_stage(path: Path) -> Stage:

@@ -13,6 +13,7 @@ from bench.data.prepare import open_or_prepare
 from bench.data.store import ClipStore
 from bench.devices import choose_device
 from bench.files import UserError, file_name
+from bench.occupied import at_work
 from bench.pipeline import Bench
 from bench.plan import choose_protocol
 from bench.presets import get_preset
@@ -89,7 +90,7 @@ def publish(wish: Wish) -> str:
             raise UserError(f"{path} is there already; choose another place or delete it")
     loaded = FittedAnonymizer.load(wish.weights) if wish.weights else None
     spec = loaded.spec if loaded else parse_spec(wish.anonymizer or "", ANONYMIZERS)
-    with Display() as display:
+    with Display() as display, at_work(wish.results):
         bench = open_bench(wish.dataset, wish.protocol, wish.preset, wish.device, wish.results, display)
         fitted = loaded or fit(bench, spec)
         if loaded and loaded.normalisation != bench.normalisation:
@@ -142,7 +143,7 @@ def show(
     specs = parse_specs(anonymizers, ANONYMIZERS)
     if out is not None and out.suffix not in (".gif", ".png"):
         raise UserError(f"--out must end in .gif or .png, got {out.name}")
-    with Display() as display:
+    with Display() as display, at_work(results):
         bench = open_bench(dataset, protocol, preset, device, results, display)
         chosen = _choose(bench, names)
         table = bench.labels.iloc[chosen]

@@ -21,6 +21,7 @@ import torch
 
 from bench.executors import Done, Recipe, Task, Where, make_executor
 from bench.jobs import Job
+from bench.occupied import at_work
 from bench.plan import Plan
 from bench.progress import Display
 from bench.records import Record, read_record, record_path
@@ -251,7 +252,7 @@ def run_plans(plans: Sequence[Plan], results: Path, where: Where, command: str =
         where: Where to compute.
         command: What the user asked for, for `bench status`.
     """
-    with _ended_like_ctrl_c():
+    with _ended_like_ctrl_c(), at_work(results):
         return Run(plans, results, where).run(command)
 
 

@@ -1,15 +1,19 @@
 """A run of seconds, for tests that need whole processes: `python tests/small_run.py RESULTS [--executor NAME] ...`.
 
-Prints one line of JSON: how many records were computed now, and what failed.
+Prints one line of JSON: how many records were computed now, and what failed. Its processes write a checkpoint after every epoch,
+and append to the file that SMALL_RUN_LOG names a line for each stage that they finish, and for each training that goes on.
 """
 
 import argparse
 import dataclasses
 import json
+import os
 from pathlib import Path
 
 import torch
 
+from bench import stages, training
+from bench.checkpoint import Checkpoint
 from bench.executors import Limits, Where
 from bench.plan import make_plan
 from bench.presets import PRESETS
@@ -40,6 +44,31 @@ def run(results: Path, where: Where, anonymizers="gauss:std=0.1", attackers="bon
     )
     return run_plans([plan], results, where, "a test")
 
+
+def log_to(path: str) -> None:
+    """Has this process write down what it finishes, and where it goes on."""
+
+    def tell(text):
+        with open(path, "a") as file:
+            file.write(f"{text}\n")
+
+    def finishes(temporary, path, put_in_place=stages.put_in_place):
+        tell(f"finished {path.name}")
+        put_in_place(temporary, path)
+
+    def restores(self, *arguments, restore=Checkpoint.restore):
+        found = restore(self, *arguments)
+        if found is not None:
+            tell(f"went on {self.path}")
+        return found
+
+    stages.put_in_place, Checkpoint.restore = finishes, restores
+
+
+if __name__ in ("__main__", "__mp_main__"):  # and in its workers, which read this file again
+    training._CHECKPOINT_EVERY = -1.0
+    if "SMALL_RUN_LOG" in os.environ:
+        log_to(os.environ["SMALL_RUN_LOG"])
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()

@@ -51,6 +51,7 @@ def seal(folder: Path) -> None:
 def check(folder: Path, isolation: str | None, trust: bool, results: Path) -> None:
     """Say everything that is wrong with a submission, and how to mend it. Exit status 1 if something is."""
     from bench.cli.present import wide_console
+    from bench.occupied import at_work
     from bench.progress import Display
     from bench.report.submissions import print_report
     from bench.submission.check import check as check_submission
@@ -63,7 +64,7 @@ def check(folder: Path, isolation: str | None, trust: bool, results: Path) -> No
     except ManifestError:
         level = None  # the check tells what is wrong with it
     try:
-        with Display() as display:
+        with Display() as display, at_work(results):
             report = check_submission(folder, level, results.resolve(), display.step)
     finally:
         close_all()

@@ -13,9 +13,13 @@ from bench.files import UserError
 def _inventory(results: Path) -> Any:
     from bench.inventory import Inventory
 
+    _refuse_empty(results)
+    return Inventory(results)
+
+
+def _refuse_empty(results: Path) -> None:
     if not (results / "records").is_dir() and not (results / "stages").is_dir():
         raise UserError(f"{results} holds no results; --results names another folder")
-    return Inventory(results)
 
 
 @click.group()
@@ -41,16 +45,26 @@ def verify(results: Path) -> None:
 
 @store.command()
 @click.option("--dry-run", is_flag=True, help="Only say how much would be freed.")
+@click.option("--all", "interrupted", is_flag=True, help="Also remove trainings that were interrupted and could go on.")
 @results_option
-def gc(dry_run: bool, results: Path) -> None:
-    """Remove stages that no record rests on, models that were not chosen among them, and what killed processes left behind."""
+def gc(dry_run: bool, interrupted: bool, results: Path) -> None:
+    """Remove stages that no record rests on, models that were not chosen among them, and what killed processes left behind.
+
+    A run that was stopped computes again what it had finished for pairs without a record.
+    """
+    from bench.occupied import alone
     from bench.status import read_status
 
     runs, workers = read_status(results / "status")
-    if runs or workers:
+    if runs or workers:  # also those of other machines
         raise UserError(f"{len(runs)} runs are at work on {results} (bench status); wait for them")
-    count, size = _inventory(results).free(really=not dry_run)
-    click.echo(f"{count} folders, {size / 1e6:.1f} MB {'would be ' if dry_run else ''}freed")
+    _refuse_empty(results)
+    with alone(results):
+        freed = _inventory(results).free(really=not dry_run, interrupted=interrupted)
+    would = "would be " if dry_run else ""
+    click.echo(f"{freed.stages} stages, {freed.left} left-overs, {freed.size / 1e6:.1f} MB {would}freed")
+    if freed.kept:
+        click.echo(f"{freed.kept} interrupted trainings are kept: a run goes on from their checkpoints (--all removes them)")
 
 
 @click.command()

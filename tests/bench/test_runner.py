@@ -9,6 +9,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from bench.executors import Where, Worker
 from bench.files import UserError
 from bench.records import records
 from bench.status import read_status
-from tests.small_run import run
+from tests.small_run import DATA, run
 from tests.tiny import record_bytes
 
 SCRIPT = Path(__file__).parents[1] / "small_run.py"
@@ -35,6 +36,20 @@ def outcome(process: subprocess.Popen) -> dict:
     out, err = process.communicate()
     assert process.returncode == 0, err
     return json.loads(out.splitlines()[-1])
+
+
+def logged(log: Path) -> dict[str, str]:
+    """The environment in which a run writes down what it finishes, and where it goes on."""
+    return {**ENVIRONMENT, "SMALL_RUN_LOG": str(log)}
+
+
+def wait_for_workers(results: Path, process: subprocess.Popen) -> None:
+    """Until a run's workers are at work, or it has ended."""
+    for _ in range(2400):
+        if read_status(results / "status")[1] or process.poll() is not None:
+            return
+        time.sleep(0.05)
+    raise AssertionError("the run does not begin")
 
 
 def nothing_half_written(results: Path) -> None:
@@ -82,12 +97,15 @@ def test_unknown_executors_and_clusters_are_told(tmp_path):
 
 @pytest.mark.slow
 def test_two_runs_on_one_store_do_no_stage_twice(undisturbed, tmp_path):
-    first, second = start(tmp_path), start(tmp_path)
+    results, log = tmp_path / "r", tmp_path / "log"
+    first, second = (start(results, environment=logged(log)) for _ in range(2))
     done = [outcome(first), outcome(second)]
     assert [one["records"] for one in done] == [8, 8]
     assert not any(one["failed"] for one in done)
-    assert record_bytes(tmp_path) == record_bytes(undisturbed)
-    nothing_half_written(tmp_path)
+    assert record_bytes(results) == record_bytes(undisturbed)
+    nothing_half_written(results)
+    finished = [line.removeprefix("finished ") for line in log.read_text().splitlines()]
+    assert sorted(finished) == sorted(path.parent.name for path in results.glob("stages/*/*/stage.json"))  # each once
 
 
 def test_a_stage_that_fails_is_tried_once_and_fails_all_pairs_that_need_it(tmp_path, monkeypatch):
@@ -232,30 +250,38 @@ def test_a_full_disk_fails_what_it_must_and_leaves_nothing_half_written(undistur
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(1800)
 def test_fifty_kills_at_random_moments_lose_nothing(undisturbed, tmp_path):
     chance = random.Random(7)
+    results, log = tmp_path / "r", tmp_path / "log"
     expected, interrupted = record_bytes(undisturbed), 0
-    for kill in range(50):
-        process = start(tmp_path, start_new_session=True)
-        try:
-            process.wait(timeout=chance.uniform(1.0, 6.0))
-        except subprocess.TimeoutExpired:
-            interrupted += 1
+    for kill in range(90):
+        if interrupted == 50:
+            break
+        process = start(results, environment=logged(log), start_new_session=True)
+        if kill % 8:  # the others wherever they are, also before any work
+            wait_for_workers(results, process)
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=chance.uniform(0.0, 3.0))
         if kill % 2:  # the run alone, whose workers must notice, or all of them at once
             process.kill()
         else:
             os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        nothing_half_written(tmp_path)
-        assert record_bytes(tmp_path).items() <= expected.items()
-        if record_bytes(tmp_path) == expected:  # begin again, with some of the stages
-            doomed = [*tmp_path.glob("records/*"), *chance.sample(sorted(tmp_path.glob("stages/*/*/")), 12)]
+        process.communicate()  # until the workers have ended as well
+        in_the_middle = list(results.glob("status/*.*.json"))  # of workers that were at a step, and could not remove it
+        interrupted += bool(in_the_middle)
+        for left in in_the_middle:
+            left.unlink()
+        nothing_half_written(results)
+        assert record_bytes(results).items() <= expected.items()
+        if record_bytes(results) == expected:  # begin again, with some of the stages
+            doomed = [*results.glob("records/*"), *chance.sample(sorted(results.glob("stages/*/*/")), 12)]
             for path in doomed:
                 subprocess.run(["rm", "-r", path], check=True)
-    assert interrupted >= 30
-    assert [failure["error"] for failure in outcome(start(tmp_path))["failed"]] == []
-    assert record_bytes(tmp_path) == expected
+    assert interrupted == 50
+    assert [failure["error"] for failure in outcome(start(results, environment=logged(log)))["failed"]] == []
+    assert record_bytes(results) == expected
+    assert len([line for line in log.read_text().splitlines() if line.startswith("went on ")]) >= 5
 
 
 def _heeds_ctrl_c():
@@ -265,21 +291,21 @@ def _heeds_ctrl_c():
 
 @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_and_batch_systems_end_the_workers_and_the_rest_is_done_later(undisturbed, tmp_path, kind):
-    process = start(tmp_path, preexec_fn=_heeds_ctrl_c)
-    for _ in range(600):
-        workers = read_status(tmp_path / "status")[1]
-        if workers:
-            break
-        time.sleep(0.05)
+    asked = ("--anonymizer", "gauss:std=0.1", "--attacker", "bones-lda,shiftgcn-reid", "--threat", "semi-informed")
+    how = ("--seeds", "1", "--workers", "2", "--device", "cpu", "--no-mlflow", "--results", str(tmp_path))
+    command = [sys.executable, str(SCRIPT.with_name("small_bench.py")), "run", "--dataset", DATA, *asked, *how]
+    process = subprocess.Popen(command, text=True, stderr=subprocess.PIPE, preexec_fn=_heeds_ctrl_c)
+    wait_for_workers(tmp_path, process)
     process.send_signal(kind)
-    process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert workers
+    told = process.communicate(timeout=60)[1]
+    assert process.returncode == 130
+    assert told.splitlines()[-1] == "stopped; what was finished is kept, and the same command goes on from there"
+    assert "Traceback" not in told
     for _ in range(100):
         if read_status(tmp_path / "status") == ({}, []):
             break
         time.sleep(0.1)
     assert read_status(tmp_path / "status") == ({}, [])
     if kind == signal.SIGINT:
-        assert outcome(start(tmp_path))["records"] == 8
+        subprocess.run(command, check=True, capture_output=True)
         assert record_bytes(tmp_path) == record_bytes(undisturbed)

@@ -6,6 +6,7 @@ import re
 import resource
 import shutil
 import subprocess
+import sys
 from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,10 +18,13 @@ import torch
 from anonymizers.noise import GaussianNoise
 from bench.execution import describe
 from bench.inventory import Inventory
+from bench.occupied import alone, at_work
 from bench.records import records
+from bench.stages import CHECKPOINT
 from bench.status import Reporter
 from tests.tiny import DATA, HERE, RUN, bench, record_bytes, shrink_budget
 
+PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 WHAT = RUN[1 : RUN.index("--no-mlflow")]
 
 
@@ -399,16 +403,32 @@ def test_a_table_of_damaged_predictions_is_refused_in_one_line(copied):
 def test_what_no_record_needs_is_freed_and_nothing_else(copied):
     whole = record_bytes(copied)
     assert bench("store", "gc", results=copied).exit_code == 0  # models that were not chosen, what was measured to choose
-    assert "0 folders, 0.0 MB would be freed" in bench("store", "gc", "--dry-run", results=copied).stdout
+    assert "0 stages, 0 left-overs, 0.0 MB would be freed" in bench("store", "gc", "--dry-run", results=copied).stdout
     assert "0 of 14 records computed now" in bench(*RUN, results=copied).output
     gone = {record.data["key"] for record in records(copied / "records") if record.data["anonymizer"]["name"] == "gauss"}
     for path in [path for path in (copied / "records").rglob("*") if path.is_file() and path.name.partition(".")[0] in gone]:
         path.unlink()
     (copied / "stages" / "train" / ".0123.partial").mkdir()
+    (copied / "stages" / "train" / "0123.lock").touch()
+    left = [copied / "records" / "new" / name for name in ("0a.npz", "0a.manifest.json", ".0b.json.x.tmp")]
+    left += [copied / "measured" / ".1.npz.x.tmp", copied / "runs" / ".2.json.x.tmp"]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("half")
+    checkpoint = copied / "stages" / "train" / ".4567.partial" / "net" / f"training{CHECKPOINT}"
+    checkpoint.parent.mkdir(parents=True)
+    checkpoint.touch()
     before = set((copied / "stages").glob("*/*"))
     assert "would be freed" in bench("store", "gc", "--dry-run", results=copied).stdout
     assert set((copied / "stages").glob("*/*")) == before
-    assert bench("store", "gc", results=copied).exit_code == 0
+    assert all(path.exists() for path in left)
+    told = bench("store", "gc", results=copied)
+    assert told.exit_code == 0
+    assert "6 left-overs" in told.stdout
+    assert "1 interrupted trainings are kept" in told.stdout
+    assert checkpoint.exists()
+    assert not any(path.exists() for path in left)
+    assert "1 left-overs" in bench("store", "gc", "--all", results=copied).stdout
     left = Inventory(copied)
     assert left.needed() == set(left.stages)
     assert not any(stage.state["inputs"].get("anonymizer", {}).get("name") == "gauss" for stage in left.stages.values())
@@ -433,6 +453,43 @@ def test_nothing_is_freed_while_a_run_is_at_work(copied):
     assert str(os.getpid()) in shown
     worker.close()
     assert "nothing runs here" in bench("status", results=copied).stdout
+
+
+def test_a_run_and_a_clearing_up_never_overlap(tmp_path):
+    (tmp_path / "stages").mkdir()
+    ask = f"from pathlib import Path; from bench.occupied import at_work, alone\nwith at_work(Path({str(tmp_path)!r})): "
+    with at_work(tmp_path), at_work(tmp_path):  # runs get along
+        told = bench("store", "gc", results=tmp_path)
+        assert told.exit_code == 2
+        assert "somebody is at work" in told.output
+    with alone(tmp_path):
+        begun = subprocess.Popen([sys.executable, "-c", f"{ask}print('begun')"], stdout=subprocess.PIPE, text=True)
+        with pytest.raises(subprocess.TimeoutExpired):
+            begun.wait(timeout=1)
+    assert begun.communicate(timeout=60)[0] == "begun\n"
+    killed = subprocess.Popen([sys.executable, "-c", f"{ask}print('begun', flush=True); input()"], **PIPES)
+    assert killed.stdout.readline() == "begun\n"
+    assert bench("store", "gc", results=tmp_path).exit_code == 2
+    killed.kill()
+    killed.communicate()
+    assert bench("store", "gc", results=tmp_path).exit_code == 0
+
+
+def test_a_run_holds_its_folder_until_it_ends(copied, monkeypatch):
+    tried = []
+
+    def release(self, batch, state):
+        tried.append(bench("store", "gc", results=copied).output)
+        raise RuntimeError("enough")
+
+    monkeypatch.setattr(GaussianNoise, "transform", release)
+    monkeypatch.setattr("bench.status.read_status", lambda folder: ({}, []))  # as if it were told nothing
+    asked = ["--anonymizer", "gauss:std=0.2", "--attacker", "bones-lda", "--threat", "ignorant"]
+    assert bench(*RUN, *asked, results=copied).exit_code == 1
+    assert tried
+    assert all("somebody is at work" in one for one in tried)
+    monkeypatch.undo()
+    assert bench("store", "gc", results=copied).exit_code == 0
 
 
 def test_a_number_is_explained_down_to_the_clips(measured):

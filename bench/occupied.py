@@ -1,0 +1,38 @@
+"""Who is at work in a results folder: any number of runs, or one who clears it up.
+
+Both are locks of the system on one file, gone when their process ends, however it ends. A run holds its own from before it looks
+what is there until it ends: nothing that it counts on is taken away under its hands.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.files import UserError
+
+_NAME = ".occupied"
+
+
+@contextmanager
+def at_work(results: Path) -> Iterator[None]:
+    """The folder is not cleared up before the block ends; waits while somebody does it."""
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / _NAME).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        yield
+
+
+@contextmanager
+def alone(results: Path) -> Iterator[None]:
+    """Nobody begins to work in the folder before the block ends.
+
+    Raises:
+        UserError: if somebody is at work there.
+    """
+    with (results / _NAME).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"somebody is at work on {results} (bench status says who); wait for them") from error
+        yield
