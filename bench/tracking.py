@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock
 
+from bench.files import UserError
 from bench.grid import Grid
 from bench.measured import Measured, measure
 from bench.records import Record, records
@@ -169,9 +170,13 @@ class _Store:
 
     def _write_record(self, experiment: str, parent: str, measured: Measured, source: Any) -> str:
         record = measured.records[0]
-        data, manifest, row = record.data, record.manifest(), measured.row()
+        data, row = record.data, measured.row()
+        try:
+            manifest = record.manifest()
+        except UserError:  # missing or damaged: only how it was made is not known
+            manifest = {}
         names, now = data["names"], int(time.time() * 1000)
-        tags = {"record": data["key"], "flags": " ".join(measured.flags), "commit": manifest["commit"]}
+        tags = {"record": data["key"], "flags": " ".join(measured.flags), "commit": manifest.get("commit", "")}
         tags |= {_PARENT: parent} if parent else {}
         name = f"{names['anonymizer']} x {names['attacker']}, {data['threat']}, seed {data['seed']}"
         run = self._create(experiment, name, now, _KINDS[1], tags, source)
@@ -221,7 +226,7 @@ def _all_runs(client: Any, experiment: str) -> Iterator[Any]:
 def _values(data: Mapping[str, Any], manifest: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
     values = {f"{name}{end}": row.get(f"{name}{end}") for name in _METRICS for end in ("", "_low", "_high")}
     values |= {"chance": data["chance"], "prior": data["prior"]}
-    values |= {name: manifest[name] for name in ("seconds", "peak_memory_mb")}
+    values |= {name: manifest.get(name) for name in ("seconds", "peak_memory_mb")}
     return {name: value for name, value in values.items() if value is not None}
 
 
