@@ -125,7 +125,7 @@ def _past(results: Path) -> dict[tuple[str, ...], float]:
     """Median seconds of what was done on this results folder."""
     found = defaultdict(list)
     damaged = ValueError, KeyError, TypeError, AttributeError  # they tell nothing; a run replaces them
-    for path in (results / "stages").glob("*/*/stage.json"):
+    for path in (results / "stages").glob("*/[!.]*/stage.json"):
         with suppress(*damaged):
             state = read_json(path)
             name, seconds, (plugin, how) = state["name"], state["seconds"], _who(state["inputs"])

@@ -63,7 +63,7 @@ class Inventory:
         self.results = results
         self.stages: dict[str, Stage] = {}
         self._unreadable: list[tuple[Path, str]] = []
-        for path in sorted(results.glob("stages/*/*/stage.json")):
+        for path in sorted(results.glob("stages/*/[!.]*/stage.json")):
             try:
                 self.stages[path.parent.name] = _read_stage(path)
             except (OSError, ValueError, KeyError, TypeError) as error:
