@@ -112,7 +112,10 @@ def _verdict(
 
 
 def _compare(old: Record, new: Record, tolerance: float) -> Verdict:
-    before, after = old.predictions(), new.predictions()
+    try:
+        before, after = old.predictions(), new.predictions()
+    except UserError as error:
+        return Verdict(old, None, str(error))
     for name, values in before.items():
         if name not in after or values.shape != after[name].shape:
             return Verdict(old, False, f"DIFFERS: {name} is of another shape")
@@ -142,7 +145,7 @@ def _elsewhere(old: Record, new: Record) -> str:
     for record in (old, new):
         try:
             manifest = record.manifest()
-        except OSError:
+        except UserError:  # missing or damaged
             return ""
         own = [{"device": manifest["device"], "torch": manifest["packages"].get("torch", "")}]
         seen.append(manifest.get("made_on") or own)
@@ -150,7 +153,7 @@ def _elsewhere(old: Record, new: Record) -> str:
     for name in dict.fromkeys(key for places in seen for place in places for key in place):
         before, after = ({place.get(name, "") for place in places} for places in seen)
         known = all(name in place for places in seen for place in places)
-        if before != after and (known or name == "compile"):  # what is not compiled does not mention it
+        if before != after and (known or name in ("compile", "processes")):  # not mentioned where there is nothing unusual
             changed.append(f"{name} {_listed(before)} -> {_listed(after)}")
     return ", ".join(changed)
 

@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, distributed
 
 from bench.data.clips import ClipSet, load_rows
-from bench.execution import processes
+from bench.execution import make_deterministic, processes
 
 _PROGRESS = "progress: "  # begins a line that the first process writes for people
 
@@ -148,6 +148,7 @@ def _main(folder: Path) -> None:
     rank = int(os.environ["LOCAL_RANK"])
     device = torch.device(kind, first + rank) if kind == "cuda" else torch.device(kind)
     if kind == "cuda":
+        make_deterministic(device)
         torch.cuda.set_device(device)
     else:
         torch.set_num_threads(1)

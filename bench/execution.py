@@ -2,9 +2,10 @@
 
 Two switches are read from the environment, so that workers started in whatever way have them too:
 
-    BENCH_COMPILE=BACKEND   trainings run through `torch.compile` with this backend: "inductor" makes kernels, "eager" only
-                            traces. Off by default: on a GPU it has not been measured.
-    BENCH_PROCESSES=N       each training of a network is dealt out to N processes, on a GPU each (`bench.distributed`).
+    BENCH_COMPILE=BACKEND   trainings of classifiers and verifiers run through `torch.compile` with this backend: "inductor"
+                            makes kernels, "eager" only traces. Off by default: on a GPU it has not been measured.
+    BENCH_PROCESSES=N       each training of a classifier or verifier is dealt out to N processes, on a GPU each
+                            (`bench.distributed`).
 
 Nothing here has been run on a GPU yet: the settings for CUDA are tested for being made, and their effect is that which torch
 documents.
@@ -128,11 +129,12 @@ def describe(device: torch.device, precision: str) -> dict[str, str]:
         precision: As a budget asks for it.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
-    backend = compile_backend()
+    backend, shared = compile_backend(), processes()
     return {
         "device": name,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "precision": precision_of(device, precision),
         "torch": torch.__version__,
         **({"compile": backend} if backend else {}),
+        **({"processes": str(shared)} if shared > 1 else {}),
     }

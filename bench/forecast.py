@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.experiment import Experiment
-from bench.files import digest, read_json, write_json
+from bench.files import UserError, digest, read_json, write_json
 from bench.jobs import Job
 from bench.pipeline import Bench
 from bench.plan import Plan
@@ -172,7 +172,7 @@ def print_forecast(found: Forecast, slots: int, console: Console) -> None:
 def write_jobs(plans: Sequence[Plan], results: Path, folder: Path) -> int:
     """Writes each pair that is missing as a file for `bench job`: `0000.json`, `0001.json`, ... Returns how many.
 
-    Files of an earlier call are replaced, also where there were more; others in the folder are left alone.
+    Jobs of an earlier call are replaced, also where there were more; other files in the folder are left alone.
 
     Args:
         plans: What a run would be asked for.
@@ -181,7 +181,9 @@ def write_jobs(plans: Sequence[Plan], results: Path, folder: Path) -> int:
     """
     for stale in folder.glob("*.json"):
         if re.fullmatch(r"\d{4,}", stale.stem):
-            stale.unlink()
+            with suppress(UserError):  # no job
+                Experiment.of_job(stale)
+                stale.unlink()
     count = 0
     for job, bench in _jobs(plans, ImaginedStages(results / "stages")):
         try:

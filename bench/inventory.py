@@ -142,16 +142,18 @@ class Inventory:
                 yield "its files differ from what was computed; remove the folder, and it is computed again"
             elif "rows" in state["info"] and self._rows(stage) not in (None, state["info"]["rows"]):
                 yield "the digest that it states of its clips is not theirs; remove the folder, and it is computed again"
-        except OSError as error:
-            yield f"it cannot be read: {error.strerror}"
+        except (OSError, ValueError) as error:
+            yield f"it cannot be read: {getattr(error, 'strerror', None) or error}"
 
     def _rows(self, stage: Stage) -> str | None:
-        """Digest of a stage's clips; None if the normalised clips are not there, which tell where in the rows a clip begins."""
+        """Digest of a stage's clips; None if the normalised clips are not whole, which tell where in the rows a clip begins."""
         ahead, seen = [stage.key], set()
         while ahead:
             seen.add(key := ahead.pop())
             clips = self.stages[key].path / "clips"
             if clips.is_dir():
+                if key != stage.key and content_of(self.stages[key].path) != self.stages[key].state["content"]:
+                    return None
                 own = stage.path / "clips" if key == stage.key else stage.path
                 return rows_digest(*(np.load(of, mmap_mode="r") for of in (own / "frames.npy", clips / "index.npy")))
             ahead += self.with_content(self.stages[key].state["inputs"].get("clips", "")) - seen

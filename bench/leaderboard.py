@@ -8,6 +8,7 @@ no method leaves any; then the privacy rank beside it tells them apart.
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -228,7 +229,11 @@ def history(rows: Sequence[Measured]) -> tuple[Change, ...]:
 
 def _dates(rows: Iterable[Measured]) -> list[str]:
     """When the records of some rows were finished, as far as that is known."""
-    return [date for m in rows for record in m.records if (date := record.manifest().get("finished", ""))]
+    found = []
+    for record in (record for m in rows for record in m.records):
+        with suppress(UserError):  # a manifest that is not there
+            found.append(record.manifest().get("finished", ""))
+    return [date for date in found if date]
 
 
 def explain(found: Sequence[Board], older: Sequence[Record], name: str) -> list[str]:

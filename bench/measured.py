@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.stats import rankdata
 
-from bench.files import digest
+from bench.files import UserError, digest
 from bench.metrics.geometry import MEASURES
 from bench.metrics.identification import macro_f1, normalised_leakage, reciprocal_ranks, retention, top_k, vote
 from bench.metrics.information import calibrated_information, entropy, min_entropy_leakage
@@ -25,6 +25,7 @@ METRIC = "balanced top-1"
 LINKAGE_METRIC = "AUC"
 _ARRANGEMENTS = 999
 _TIE = 1e-12
+_DIGITS = 12  # of standard deviations: equal values differ by rounding
 # Of linkage only: numbers on the pairs of the first regime that there are pairs of; then the AUC of each regime.
 LINKAGE_COLUMNS = (
     *("test_pairs", "regime", "eer", "eer_low", "eer_high", "tar_far_01", "tar_far_001", "linkability", "maximal_linkability"),
@@ -273,8 +274,8 @@ def measure(records: Sequence[Record]) -> Measured:
         spread={
             **_cost(records),
             "leakage_people_std": float(np.nanstd(leakage.draws)),
-            "leakage_seed_std": float(np.sqrt(of_seeds)),
-            "leakage_draw_std": float(np.sqrt(of_releases)),
+            "leakage_seed_std": round(float(np.sqrt(of_seeds)), _DIGITS),
+            "leakage_draw_std": round(float(np.sqrt(of_releases)), _DIGITS),
         },
     )
 
@@ -283,7 +284,7 @@ def _cost(records: Sequence[Record]) -> dict[str, float]:
     """What the anonymizer costs, averaged over the seeds, on whatever computed it; nothing of records that do not say."""
     try:
         found = [record.manifest()["cost"] for record in records]
-    except (OSError, KeyError):
+    except (UserError, KeyError):  # `bench store verify` says so
         return {}
     names = {"fit_seconds": "fit_seconds", "transform_ms": "transform_ms", "values": "learnt_values", "causal": "causal"}
     return {column: float(np.mean([of[name] for of in found])) for name, column in names.items()}

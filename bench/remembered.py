@@ -74,9 +74,9 @@ def _read(path: Path, records: Sequence[Record]) -> Measured:
 
 
 def _described(value: Estimate) -> list[Any]:
-    return [value.value, value.low, value.high, list(value.sample.sizes)]
+    return [value.value, value.low, value.high, list(value.sample.sizes), list(value.bounds)]
 
 
 def _estimate(described: Sequence[Any]) -> Estimate:
-    value, low, high, sizes = described
-    return Estimate(value, low, high, np.empty(0), Sample(tuple(sizes)))
+    value, low, high, sizes, bounds = described
+    return Estimate(value, low, high, np.empty(0), Sample(tuple(sizes)), tuple(bounds))

@@ -52,7 +52,7 @@ THREATS = {
         Threat(
             "semi-informed",
             "learns from clips that it anonymizes itself, from scratch and by fine-tuning, and from raw ones; the best attacks",
-            (Learning.SCRATCH, Learning.FINE_TUNE, Learning.RAW),  # it knows all that an ignorant attacker knows, and more
+            (Learning.SCRATCH, Learning.FINE_TUNE, Learning.RAW),  # of names it knows all that an ignorant one knows
             ranks=True,
         ),
         Threat(

@@ -17,12 +17,14 @@ from typing import Any
 
 from filelock import FileLock
 
+from bench.files import UserError
 from bench.grid import Grid
 from bench.measured import Measured, measure
 from bench.records import Record, records
 from bench.remembered import measured_or_remembered
 from bench.report.pareto import pareto_figure
 from bench.runlog import RunLog, run_logs
+from bench.submission.states import noted_flags
 from bench.summary import measure_all
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
@@ -101,7 +103,7 @@ class _Store:
         """Writes the tables of an invocation, if there is one, and its records."""
         from mlflow.data.pandas_dataset import from_pandas
 
-        measured = measure_all(of_run, self._results / _REMEMBERED)
+        measured = measure_all(of_run, self._results / _REMEMBERED, noted_flags(self._results))
         for group in dict.fromkeys(m.group for m in measured):
             rows = [m for m in measured if m.group == group]
             experiment = self._experiment(group)
@@ -168,9 +170,13 @@ class _Store:
 
     def _write_record(self, experiment: str, parent: str, measured: Measured, source: Any) -> str:
         record = measured.records[0]
-        data, manifest, row = record.data, record.manifest(), measured.row()
+        data, row = record.data, measured.row()
+        try:
+            manifest = record.manifest()
+        except UserError:  # missing or damaged: only how it was made is not known
+            manifest = {}
         names, now = data["names"], int(time.time() * 1000)
-        tags = {"record": data["key"], "flags": " ".join(measured.flags), "commit": manifest["commit"]}
+        tags = {"record": data["key"], "flags": " ".join(measured.flags), "commit": manifest.get("commit", "")}
         tags |= {_PARENT: parent} if parent else {}
         name = f"{names['anonymizer']} x {names['attacker']}, {data['threat']}, seed {data['seed']}"
         run = self._create(experiment, name, now, _KINDS[1], tags, source)
@@ -220,7 +226,7 @@ def _all_runs(client: Any, experiment: str) -> Iterator[Any]:
 def _values(data: Mapping[str, Any], manifest: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, float]:
     values = {f"{name}{end}": row.get(f"{name}{end}") for name in _METRICS for end in ("", "_low", "_high")}
     values |= {"chance": data["chance"], "prior": data["prior"]}
-    values |= {name: manifest[name] for name in ("seconds", "peak_memory_mb")}
+    values |= {name: manifest.get(name) for name in ("seconds", "peak_memory_mb")}
     return {name: value for name, value in values.items() if value is not None}
 
 

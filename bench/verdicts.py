@@ -4,6 +4,7 @@
 record had then: of a record that was written anew since, nothing is known.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -51,8 +52,12 @@ def reproductions(results: Path) -> Mapping[str, Reproduction]:
 
     What an audit of a wider tolerance than `TOLERANCE` lets pass shows nothing, nor what one of a narrower one does not.
     """
-    files = (read_json(path) for path in (results / "audits").glob("*.json"))
-    found = [Reproduction(**one) for file in files for one in file["records"]]
+    found = []
+    for path in sorted((results / "audits").glob("*.json")):
+        try:
+            found += [Reproduction(**one) for one in read_json(path)["records"]]
+        except (OSError, ValueError, KeyError, TypeError):
+            warnings.warn(f"{path} is no file of an audit's verdicts and is left out", stacklevel=2)
     telling = [one for one in found if (one.tolerance <= TOLERANCE if one.same else one.tolerance >= TOLERANCE)]
     last = {one.record: one for one in sorted(telling, key=lambda one: one.date)}
     return {Path(name).stem: one for name, one in last.items() if _content(results / name) == one.content}

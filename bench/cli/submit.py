@@ -94,6 +94,7 @@ def evaluate(
 ) -> None:
     """Receive, check and evaluate a submission against all attackers, and put it on the board."""
     from bench.cli.present import present, wide_console
+    from bench.occupied import at_work
     from bench.progress import Display
     from bench.report.submissions import print_evaluation, print_report
     from bench.submission.evaluate import Budget, needs_level
@@ -107,7 +108,7 @@ def evaluate(
         trust=trust, **renamed, **{name: options[name] for name in ("dataset", "protocol", "preset", "seeds", "supersedes")}
     )
     command = " ".join(["bench", *sys.argv[1:]])
-    with Display() as display:
+    with Display() as display, at_work(results):
         done = evaluate_submission(folder, level, budget, results, where, display.step, command)
     if done.result is None:
         print_report(done.report, level, wide_console())

@@ -57,7 +57,7 @@ def gc(dry_run: bool, interrupted: bool, results: Path) -> None:
 
     runs, workers = read_status(results / "status")
     if runs or workers:  # also those of other machines
-        raise UserError(f"{len(runs)} runs are at work on {results} (bench status); wait for them")
+        raise UserError(f"{len(runs) or len(workers)} runs are at work on {results} (bench status); wait for them")
     _refuse_empty(results)
     with alone(results):
         freed = _inventory(results).free(really=not dry_run, interrupted=interrupted)

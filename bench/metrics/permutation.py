@@ -74,7 +74,7 @@ def link_p_value(
     Every pair of people, a person paired with themselves among them, has a mean rank of its scores (0 to 1). Under the hypothesis
     it does not matter who is called whom, so people of the second clips are renamed at random, and the mean over all first people
     of the ranks of pairs that then have one name is compared with the one measured; equal ones count half, as in `leak_p_value`.
-    The test is exact but cautious: pairs of two people are fewer, and so vary more, than those of one.
+    The test is cautious: pairs of two people are fewer, and so vary more, than those of one.
 
     Args:
         scores: (P,) how alike the clips of each pair are; higher is more alike.

@@ -295,7 +295,8 @@ class Linkage:
         disclosure: ZEBRA's expected disclosure in bit.
         worst_disclosure: ZEBRA's worst case, log10 of a likelihood ratio.
         linkability_chance, maximal_linkability_chance, disclosure_chance, worst_disclosure_chance: What these four are, on
-            average, where scores have nothing to do with who is seen: far from 0 where pairs are few.
+            average, where scores have nothing to do with who is seen: far from 0 where pairs are few. Pairs count as independent,
+            so that it may be more: whether anything is found is told by `link_p_value`.
     """
 
     auc: Estimate
@@ -358,7 +359,10 @@ def measure_linkage(
 def _by_chance(
     scores: np.ndarray, mated: np.ndarray, first: np.ndarray, rng: np.random.Generator, times: int
 ) -> dict[str, float]:
-    """Means of the numbers of `_WITHOUT_CHANCE` where it is dealt out anew which pairs of each first person are mated."""
+    """Means of the numbers of `_WITHOUT_CHANCE` where it is dealt out anew which pairs of each first person are mated.
+
+    Takes pairs of the same two people for independent, which they are not: a lower bound on what these are by chance.
+    """
     in_order = np.argsort(first, kind="stable")
     found = []
     for _ in range(times):

@@ -1,5 +1,6 @@
 """A clip of a synthetic person, raw and released, for the page of a method. Clips of real people may not be copied there."""
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -66,8 +67,11 @@ def _released(row: Row, results: Path) -> Motion:
     raw = bench.raw
     if content == raw.content:
         return _motion(bench.clips(raw), bench.clips(raw), "A synthetic person.")
+    rows = ""
     for stage in sorted((results / "stages" / "release").glob("*/stage.json")):
-        if read_json(stage)["info"].get("rows") == content:
+        with suppress(OSError, ValueError, KeyError):  # a damaged stage is not the one
+            rows = read_json(stage)["info"].get("rows")
+        if rows == content:
             released = bench.clips(Release(stage.parent / "frames.npy", content))
             return _motion(bench.clips(raw), released, "A synthetic person, from the release that was measured.")
     raise UserError("the release that was measured is no longer in the results folder")

@@ -331,9 +331,9 @@ def _parameters(
         changed = replace(
             spec.value, foreign=submission.foreign(spec.value.foreign.level, spec.value.foreign.limits, **{one.name: other})
         )
-        with _own_session(changed) as value:
-            learnt = value.fit(lab.examples()).state if value.learns else state
-            if not _differ(first, _release(value, learnt, lab.clips)):
+        with _own_session(changed) as method:
+            learnt = method.fit(lab.examples()).state if method.learns else state
+            if not _differ(first, _release(method, learnt, lab.clips)):
                 what = f"{one.name}={other} releases the same clips as {one.name}={value}"
                 problems.append((what, "remove the parameter, or use it"))
     return problems

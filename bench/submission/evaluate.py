@@ -127,9 +127,10 @@ def evaluate(
         failed = result.failed[0]
         why = f"evaluation failed: {failed['anonymizer']} x {failed['attacker']}: {failed['error']}"
         return Evaluation(entry.moved(REJECTED, why), report, result)
-    if problem := _spot_check(plan, submission, level, results):
-        return Evaluation(entry.moved(REJECTED, problem), report, result)
+    problem = _spot_check(plan, submission, level, results)
     close_all()
+    if problem:
+        return Evaluation(entry.moved(REJECTED, problem), report, result)
     noted = ["two-faced"] if _two_faced(plan, submission, results) else []
     entry = entry.moved(EVALUATING, noted=sorted({*noted, *entry.data.get("noted", [])}))
     measured = measure_all(result.records, results / "measured", noted_flags(results))

@@ -88,7 +88,9 @@ class ForeignAnonymizer(Anonymizer):
 
 @dataclass(frozen=True)
 class ForeignAttacker(Attacker):
-    """A submitted attacker; `target` and `code_version` are what it declares."""
+    """A submitted attacker; `target` and `code_version` are what it declares. It is given validation clips with their labels."""
+
+    learns_validation = True
 
     foreign: Foreign | None = field(default=None)
     target: str = "subject"

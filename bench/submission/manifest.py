@@ -92,7 +92,7 @@ class Data(_Table):
 
 
 class Scores(_Table):
-    """Class probabilities that prove a leak.
+    """Class probabilities that state a leak; whoever has the labels can write them, so they prove none.
 
     Args:
         file: `.npz` with `clip` (n,) names, `classes` (K,) values of the target as text, and `scores` (n, K) float32.

@@ -128,7 +128,9 @@ def test_the_semi_informed_attacker_learns_from_its_own_draw_and_never_from_the_
     assert rows["attacker/0"] in attacked - used
     assert rows["holder/0"] in used - attacked
     assert not {rows["holder/1"], rows["holder/2"]} & (used | attacked)  # nobody learns from the other releases
-    scored = {s["inputs"]["clips"] for s in stages(results, "predict") if {"attacker", "test"} <= set(s["inputs"])}
+    asked = {s["key"]: s["inputs"]["clips"] for s in stages(results, "predict")}
+    in_records = (of for record in records(results / "records") for of in record.data["stages"].items())
+    scored = {asked[of["key"]] for name, of in in_records if name.startswith("attack/") or name == "attack"}
     assert {rows[f"holder/{draw}"] for draw in range(3)} <= scored
     assert rows["attacker/0"] not in scored
 

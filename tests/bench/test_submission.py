@@ -226,7 +226,7 @@ def test_scores_are_checked_from_labels_alone_and_count_for_nothing(tmp_path, re
 
     shrink_budget(monkeypatch)
     where = make_where(
-        {"device": "cpu", "executor": "serial", "workers": None, "address": None, "time_limit": 60.0, "memory_limit": None}
+        {"device": "cpu", "executor": "serial", "workers": None, "address": None, "time_limit": None, "memory_limit": None}
     )
     folder = scores_of(tmp_path / "proof", results, right, against)
     done = evaluate(folder, None, Budget(), tmp_path / "results", where, _silent, "a test")

@@ -100,6 +100,12 @@ def submitted(jobs: Path) -> str:
     return subprocess.run(["sh", "-c", script], cwd=jobs.parent, capture_output=True, text=True, check=False).stdout.strip()
 
 
+def test_files_that_are_no_jobs_are_left_alone(measured, tmp_path):
+    (tmp_path / "2024.json").write_text('{"mine": 1}')
+    bench("plan", *WHAT, "--jobs", str(tmp_path), results=measured)
+    assert (tmp_path / "2024.json").read_text() == '{"mine": 1}'
+
+
 def test_jobs_that_are_stale_are_gone_and_an_array_is_of_those_that_are_missing(measured, tmp_path):
     jobs = tmp_path / "jobs"
     bench("plan", *WHAT, "--jobs", str(jobs), results=tmp_path / "r")
@@ -191,6 +197,14 @@ def _spoil_record(results):
     record = next(records(results / "records"))
     record.path.write_text(json.dumps({**record.data, "seed": 5}))
     return record.path
+
+
+def _cut_index(results):
+    """Where clips begin in the rows of every release."""
+    (stage,) = (results / "stages" / "normalise").glob("*/stage.json")
+    index = stage.parent / "clips" / "index.npy"
+    index.write_bytes(index.read_bytes()[:140])
+    return stage.parent
 
 
 def _cut_predictions(results):
@@ -286,6 +300,7 @@ SPOILT = {
     "published": _flip_scores_of_a_published_record,
     "rows": _forge("normalise"),
     "released rows": _forge("release"),
+    "index": _cut_index,
     "data cut": _cut_data,
 }
 
@@ -523,6 +538,18 @@ def test_an_audit_without_the_prepared_clips_prepares_them_anew(copied):
     assert told.exit_code == 0, told.output
     assert ": equal to the bit" in told.stdout
     assert not (copied / "data").exists()
+
+
+def test_without_manifests_audits_and_boards_go_on(copied):
+    """How a record was made is not known then; what was measured is."""
+    _change_predictions(copied)
+    forged = next(records(copied / "records"))
+    for manifest in (copied / "records").rglob("*.manifest.json"):
+        manifest.unlink()
+    told = bench("audit", forged.data["key"], *HERE, results=copied)
+    assert told.exit_code == 1
+    assert "DIFFERS by up to" in told.stdout
+    assert bench("leaderboard", results=copied).exit_code == 0
 
 
 def test_an_audit_finds_what_cannot_be_reproduced(copied):
