@@ -49,7 +49,7 @@ def health(results: Path) -> list[tuple[str, str]]:
         lines.append((f"isolation {level}", f"no: {problem}" if problem else "yes"))
     counts = {
         "records": sum(1 for p in (results / "records").rglob("*.npz")),
-        "stages": sum(1 for p in (results / "stages").glob("*/*/stage.json")),
+        "stages": sum(1 for p in (results / "stages").glob("*/[!.]*/stage.json")),
         "data sets": sum(1 for p in (results / "data").glob("*/meta.json")),
     }
     lines.append(("results", f"{results} ({', '.join(f'{n} {what}' for what, n in counts.items())})"))

@@ -68,7 +68,7 @@ def _released(row: Row, results: Path) -> Motion:
     if content == raw.content:
         return _motion(bench.clips(raw), bench.clips(raw), "A synthetic person.")
     rows = ""
-    for stage in sorted((results / "stages" / "release").glob("*/stage.json")):
+    for stage in sorted((results / "stages" / "release").glob("[!.]*/stage.json")):
         with suppress(OSError, ValueError, KeyError):  # a damaged stage is not the one
             rows = read_json(stage)["info"].get("rows")
         if rows == content:
