@@ -52,6 +52,17 @@ def wait_for_workers(results: Path, process: subprocess.Popen) -> None:
     raise AssertionError("the run does not begin")
 
 
+def wait_for_a_checkpoint(results: Path, process: subprocess.Popen) -> None:
+    """Until a training of this run has got so far that it could go on from there, or the run has ended, or none does."""
+    begun = time.time()
+    while process.poll() is None and time.time() - begun < 20:
+        for path in results.glob("stages/train/.*/*.checkpoint"):
+            with suppress(FileNotFoundError):  # the training has ended meanwhile
+                if path.stat().st_mtime > begun:
+                    return
+        time.sleep(0.002)
+
+
 def nothing_half_written(results: Path) -> None:
     for record in records(results / "records"):
         record.predictions()
@@ -261,8 +272,11 @@ def test_fifty_kills_at_random_moments_lose_nothing(undisturbed, tmp_path):
         process = start(results, environment=logged(log), start_new_session=True)
         if kill % 8:  # the others wherever they are, also before any work
             wait_for_workers(results, process)
-        with suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=chance.uniform(0.0, 3.0))
+        if kill % 4 == 2:  # random moments alone seldom meet a training between its first epoch and its last
+            wait_for_a_checkpoint(results, process)
+        else:
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(timeout=chance.uniform(0.0, 3.0))
         if kill % 2:  # the run alone, whose workers must notice, or all of them at once
             process.kill()
         elif process.poll() is None:
