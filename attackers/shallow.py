@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from sklearn.pipeline import Pipeline
 
 _MODEL = "model.skops"
+_ROUNDING = 1e-5  # of lengths in metres, and of their ratios: a hundredth of a millimetre
 _FEW = 10  # clips of a class
 _BATCH = 128  # clips whose features are computed at a time
 _TREE = "sklearn.tree._tree.Tree"
@@ -113,11 +114,13 @@ class DescribingAttacker(ShallowAttacker):
 class BonesLDA(DescribingAttacker):
     """Names the person by linear discriminant analysis on bone lengths: finds any method that keeps body shape."""
 
+    code_version: ClassVar[int] = 2
+
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
         return bone_features(batch, clips.layout).double()
 
     def learn(self, features, at, part, seed):
-        return _discriminant(part).fit(features, part.labels[at]), {}
+        return _beyond_rounding(_discriminant(part), features, part.labels[at]), {}
 
 
 @dataclass(frozen=True)
@@ -126,6 +129,8 @@ class BonesKNN(DescribingAttacker):
 
     k: int = param(5, "number of nearest training clips that vote", minimum=1)
     weights: str = param("distance", "votes count equally, or by the inverse of the distance", choices=("uniform", "distance"))
+
+    code_version: ClassVar[int] = 2
 
     def describe(self, batch: Tensor, clips: ClipSet) -> Tensor:
         return bone_features(batch, clips.layout).double()
@@ -137,7 +142,7 @@ class BonesKNN(DescribingAttacker):
 
         # By brute force: there are too many features for a tree of clips to help, and skops does not load one unasked.
         votes = KNeighborsClassifier(min(self.k, len(at)), weights=self.weights, algorithm="brute", n_jobs=1)
-        return make_pipeline(StandardScaler(), votes).fit(features, part.labels[at]), {}
+        return _beyond_rounding(make_pipeline(StandardScaler(), votes), features, part.labels[at]), {}
 
     def probabilities(self, model: "ClassifierMixin", features: np.ndarray, part: Part) -> np.ndarray:
         # One more vote, spread over all classes: a class without a neighbour is unlikely, not impossible.
@@ -290,7 +295,20 @@ class ShuffledLabels(BonesLDA):
     def learn(self, features, at, part, seed):
         names, first, of = np.unique(part.performances[at], return_index=True, return_inverse=True)
         dealt = part.labels[at][first][np.random.default_rng(seed).permutation(len(names))]
-        return _discriminant(part).fit(features, dealt[of]), {}
+        return _beyond_rounding(_discriminant(part), features, dealt[of]), {}
+
+
+def _beyond_rounding(model: "Pipeline", features: np.ndarray, labels: np.ndarray) -> "Pipeline":
+    """Fits a scaler and a classifier to lengths and ratios of lengths (n, F); those that vary by no more than rounding become 0.
+
+    Where everybody has the same bones, their lengths differ by rounding alone. That hangs on where joints are: brought to
+    variance 1 it would name people by how they move, to an attacker that is to read nothing but lengths.
+    """
+    scaler, classifier = model[0], model[-1]
+    scaler.fit(features)
+    scaler.scale_[np.sqrt(scaler.var_) < _ROUNDING] = np.inf
+    classifier.fit(scaler.transform(features), labels)
+    return model
 
 
 def _discriminant(part: Part) -> "Pipeline":

@@ -7,7 +7,8 @@ import pytest
 import torch
 from scipy.stats import binom
 
-from attackers.shallow import FlatSVM, Nuisance, ShallowAttacker
+from attackers.features import bone_features
+from attackers.shallow import BonesKNN, BonesLDA, FlatSVM, Nuisance, ShallowAttacker
 from bench.data.clips import ClipSet
 from bench.data.normalisation import normalise_store
 from bench.data.store import ClipStore, ClipWriter
@@ -17,6 +18,7 @@ from bench.protocols import Part, instantiate
 from bench.registry import ATTACKERS
 from bench.skeleton import Layout, get_layout
 from bench.specs import parse_spec
+from tests.anonymizers.samples import clip_set
 
 QUICK = PRESETS["quick"]
 SPECS = {name: name for name in ATTACKERS.names() if issubclass(ATTACKERS[name].load(), ShallowAttacker)}
@@ -232,3 +234,27 @@ def test_an_svm_with_many_clips_learns_from_as_many_of_each_class():
 def test_subset_keeps_what_is_known_of_each_clip():
     clips = replace(made_up(TINY, [2, 3, 4]), nuisance=torch.tensor([[1.0], [2.0], [3.0]]))
     assert clips.subset(np.array([2, 0])).nuisance.tolist() == [[3.0], [1.0]]
+
+
+@pytest.mark.parametrize("attacker", [BonesLDA(), BonesKNN()])
+def test_rounding_of_equal_bones_names_nobody(attacker, tmp_path):
+    """Everybody has the same bones and holds a posture of their own: only the last digits of lengths could tell them apart."""
+    layout, rng = get_layout("ntu"), torch.Generator().manual_seed(0)
+    people, each = 4, 12
+    postures = torch.nn.functional.normalize(torch.randn(people, 3, 25, generator=rng), dim=1)
+    posed = postures.repeat_interleave(each, dim=0)
+    directions = torch.nn.functional.normalize(posed + 0.05 * torch.randn(people * each, 3, 25, generator=rng), dim=1)
+    joints, parents = torch.zeros(people * each, 3, 25), dict(layout.bones)
+    for joint in layout.order:
+        if joint in parents:
+            joints[:, :, joint] = joints[:, :, parents[joint]] + 0.3 * directions[:, :, joint]
+    clips = clip_set(joints[:, :, None, :, None].expand(-1, -1, 8, -1, -1).contiguous())
+    labels = np.repeat(np.arange(people), each)
+    place = np.tile(np.arange(each), people)
+    sides = [np.flatnonzero(place % 3 == side) for side in range(3)]
+    part = Part("subject", tuple(range(people)), labels, *sides, subjects=labels, performances=np.arange(len(labels)))
+    attacker.fit(clips, part, QUICK, tmp_path, seed=0)
+    scores = attacker.scores(clips, part.test, part, QUICK, tmp_path)
+    np.testing.assert_allclose(scores, scores[:1].repeat(len(scores), axis=0), atol=1e-6)
+    raw = bone_features(clips.whole(torch.arange(len(labels))), layout).double().numpy()
+    assert len(np.unique(raw, axis=0)) > people  # positive control: the last digits do differ
