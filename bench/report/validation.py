@@ -79,11 +79,11 @@ def _coverage(axes: Axes, study: Study) -> None:
     rows = study.rows
     names = [f"{row['kind']} {row['people']} {row['truth']}" for row in rows]
     axes.plot([row["coverage"] for row in rows], range(len(rows)), "o", color=_OURS, label="over people")
-    axes.plot([row["naive"] for row in rows], range(len(rows)), "x", color=_OTHER, label="over clips or pairs, as if independent")
+    axes.plot([row["naive"] for row in rows], range(len(rows)), "x", color=_OTHER, label="as if clips were\nindependent")
     axes.set_yticks(range(len(names)), names, fontsize=5.5)
     axes.axvspan(0.93, 0.97, color=_THIRD, alpha=0.2)
     axes.set(xlabel="share of intervals that hold the truth", xlim=(0.3, 1.0))
-    axes.legend(fontsize=7, loc="lower left")
+    axes.legend(fontsize=6, loc="center left")
 
 
 def _curves(axes: Axes, study: Study, by: str, along: str) -> None:
