@@ -266,7 +266,7 @@ def test_fifty_kills_at_random_moments_lose_nothing(undisturbed, tmp_path):
     chance = random.Random(7)
     results, log = tmp_path / "r", tmp_path / "log"
     expected, interrupted = record_bytes(undisturbed), 0
-    for kill in range(90):
+    for kill in range(300):  # on a quiet machine many runs end before they are killed
         if interrupted == 50:
             break
         process = start(results, environment=logged(log), start_new_session=True)
@@ -276,7 +276,7 @@ def test_fifty_kills_at_random_moments_lose_nothing(undisturbed, tmp_path):
             wait_for_a_checkpoint(results, process)
         else:
             with suppress(subprocess.TimeoutExpired):
-                process.wait(timeout=chance.uniform(0.0, 3.0))
+                process.wait(timeout=chance.uniform(0.0, 1.5))
         if kill % 2:  # the run alone, whose workers must notice, or all of them at once
             process.kill()
         elif process.poll() is None:
