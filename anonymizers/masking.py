@@ -75,7 +75,8 @@ class ExplainMask(Anonymizer):
         def report(done: int, total: int, text: str = "") -> None:
             examples.progress(place * total + done, 2 * total, f"{target}: {text}")
 
-        classifiers.train(model, clips, part, config, seed=examples.seed, progress=report)
+        how = {"seed": examples.seed, "progress": report, "checkpoint": examples.checkpoint(target)}
+        classifiers.train(model, clips, part, config, **how)
         labels = torch.from_numpy(part.labels).to(clips.device)
         total = torch.zeros(clips.layout.num_joints, device=clips.device)
         for indices in torch.from_numpy(part.train).to(clips.device).split(_BATCH):

@@ -11,8 +11,8 @@ released ones and learns by the hinge loss ("Exposing and Erasing Identity in Sk
 """
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +26,10 @@ from anonymizers.networks import create
 from anonymizers.networks.transformer import BoneDiscriminator
 from bench import classifiers
 from bench.anonymizer import Examples
+from bench.checkpoint import Checkpoint
 from bench.data.clips import presence
-from bench.files import UserError
+from bench.execution import Pieces, precision_of
+from bench.files import UserError, digest
 from bench.presets import TrainingConfig
 from bench.protocols import ACTION, Part
 from bench.training import augmented, descend, learning_rate, make_optimiser, parameter_groups, precision
@@ -63,6 +65,26 @@ class Classifier:
         return self.config.frames, self.config.sampling
 
 
+@dataclass
+class _Stand:
+    """Where the game stands between two epochs, besides weights, momenta and generators.
+
+    Args:
+        epoch: The next one.
+        turn: Steps taken.
+        best, chosen: Margin and number of the epoch whose weights are kept.
+        micro_batch: Clips that go through the networks at a time.
+        curves: Of all terms so far.
+    """
+
+    epoch: int = 0
+    turn: int = 0
+    best: float = -np.inf
+    chosen: int = 0
+    micro_batch: int = 0
+    curves: dict[str, list[float]] = field(default_factory=dict)
+
+
 class Game:
     """One training: `play` it, then take `anonymizer`.
 
@@ -94,12 +116,12 @@ class Game:
     ):
         self.clips, self.terms, self.seed = examples.clips, terms, examples.seed
         self.minimization_steps = minimization_steps
-        self.progress = examples.progress
+        self.progress, self.checkpoint = examples.progress, examples.checkpoint
         self.config = examples.preset.attack
         self.published = self.config.published
         if self.published:
             self.config = replace(self.config, lr=lr)
-        self.generator = examples.generator()
+        self.generator, self.pieces = examples.generator(), Pieces(self.config.batch)
         parts = {name: _part(examples, name) for name in (ACTION, *private)}
         count = len(parts) + 1
         backbone, weights = action
@@ -137,12 +159,17 @@ class Game:
         def report(done: int, total: int, text: str = "") -> None:
             self.progress(place[0] * total + done, place[1] * total, f"{part.target} on raw clips: {text}")
 
-        history = classifiers.train(model, self.clips, part, config, seed=self.seed, progress=report)
+        how = {"seed": self.seed, "progress": report, "checkpoint": self.checkpoint(f"raw-{place[0]}")}
+        history = classifiers.train(model, self.clips, part, config, **how)
         curves = {"validation_loss": history.validation_loss, "validation_accuracy": history.validation_accuracy}
         return Classifier(model, config, labels, curves)
 
     def play(self) -> dict[str, Any]:
         """Trains the anonymizer, and returns the curves of all terms (a list entry an epoch)."""
+        with classifiers.seeded(self.seed, self.clips.device):  # dropout of the privacy classifiers
+            return self._play()
+
+    def _play(self) -> dict[str, Any]:
         config = self.config
         groups = parameter_groups(self.anonymizer, config.weight_decay)
         movers = [_optimiser(groups, config)]
@@ -154,9 +181,12 @@ class Game:
             epochs = max(1, config.most_steps // steps)
             config = replace(config, epochs=epochs, warmup=min(config.warmup, 0.1 * epochs))
         raw = [self._frozen_copy(g) for g in self.privacy]
-        curves: dict[str, list[float]] = {}
-        best, chosen, kept, turn = -np.inf, 0, self.anonymizer.state_dict(), 0
-        for epoch in range(config.epochs):
+        stand, kept = _Stand(), self.anonymizer.state_dict()
+        saved, unsaved = self._checkpoint(config, movers, critic), ""
+        if found := saved.restore():
+            kept, stand = found[0], _Stand(**found[1])
+            self.pieces.size = stand.micro_batch
+        for epoch in range(stand.epoch, config.epochs):
             order = self.train[torch.randperm(len(self.train), generator=self.generator, device=self.clips.device)]
             batches = order.split(config.batch)[:steps]
             longest = self._longest(batches)
@@ -167,8 +197,8 @@ class Game:
                 for mover in movers:
                     for group in mover.param_groups:
                         group["lr"] = share * group["peak"]
-                turn += 1
-                if turn % (self.minimization_steps + 1):
+                stand.turn += 1
+                if stand.turn % (self.minimization_steps + 1):
                     losses = self._minimise(indices, longest[step], movers[0], critic)
                 else:
                     losses = self._maximise(indices, longest[step], movers[1:])
@@ -177,23 +207,44 @@ class Game:
                     counts[name] = counts.get(name, 0) + 1
             told = {name: float(total) / counts[name] for name, total in sums.items()} | self._validate(raw)
             if not all(np.isfinite(value) for value in told.values()):
+                saved.remove()  # whoever mends the cause begins anew
                 raise FloatingPointError(f"a loss of the anonymizer became infinite or not a number in epoch {epoch + 1}: {told}")
             for name, value in told.items():
-                curves.setdefault(name, []).append(value)
+                stand.curves.setdefault(name, []).append(value)
             margin = told["action_accuracy"] - told["private_accuracy"]
-            if margin >= best or not config.choose_best:  # of equals the last, which has learnt most
-                best, chosen = margin, epoch
+            if margin >= stand.best or not config.choose_best:  # of equals the last, which has learnt most
+                stand.best, stand.chosen = margin, epoch
                 kept = copy.deepcopy(self.anonymizer.state_dict())
             done = self.share + (1 - self.share) * (epoch + 1) / config.epochs
-            text = f"action {told['action_accuracy']:.2f}, private {told['private_accuracy']:.2f} on held-out clips"
+            text = f"action {told['action_accuracy']:.2f}, private {told['private_accuracy']:.2f} on held-out clips{unsaved}"
             self.progress(round(1000 * done), 1000, text)
+            stand.epoch, stand.micro_batch = epoch + 1, self.pieces.size
+            unsaved = saved.save(kept, asdict(stand), last=stand.epoch == config.epochs)
         self.anonymizer.load_state_dict(kept)
         self.anonymizer.eval()
         return {
-            "curves": curves,
-            "best_epoch": chosen,
+            "curves": stand.curves,
+            "best_epoch": stand.chosen,
             "raw_curves": {"action": self.action.curves, "private": [g.curves for g in self.privacy]},
+            **({"micro_batch": self.pieces.size} if self.pieces.size < config.batch else {}),
         }
+
+    def _checkpoint(
+        self, config: TrainingConfig, movers: Sequence[torch.optim.Optimizer], critic: torch.optim.Optimizer
+    ) -> Checkpoint:
+        place = [self.clips.device.type, precision_of(self.clips.device, config.precision)]
+        of = [asdict(config), asdict(self.terms), self.seed, self.minimization_steps, self.train.tolist(), place]
+        return Checkpoint(
+            self.checkpoint("game"),
+            digest(of),
+            networks={
+                "anonymizer": self.anonymizer,
+                "discriminator": self.discriminator,
+                **{f"privacy {i}": g.model for i, g in enumerate(self.privacy)},
+            },
+            optimisers={"critic": critic} | {str(i): mover for i, mover in enumerate(movers)},
+            generators={"clips": self.generator},
+        )
 
     def _longest(self, batches: Sequence[Tensor]) -> list[int]:
         """Frames of the longest clip of each batch, fetched from the device at one go: asked batch by batch, it would stall.
@@ -211,39 +262,69 @@ class Game:
         self.anonymizer.train()
         for g in self.privacy:
             g.model.requires_grad_(False).train(self.published)
-        with precision(self.clips.device, self.config):
-            x, out, views = self._anonymized(indices, longest, [self.action, *self.privacy], self.generator)
-            action = functional.cross_entropy(self.action.model(views[0]), self.action.labels[indices])
-            privacy = [entropy(g.model(view)) for g, view in zip(self.privacy, views[1:], strict=True)]
-            hidden = torch.stack(privacy).mean()
-            error = self._error(out, x)
-            loss = action - self.terms.alpha * hidden + self.terms.beta * error
-            losses = {"action_loss": action, "entropy": hidden, "squared_error": error}
-            if self.terms.gamma:
-                real, made = self._directions(x, x), self._directions(out, x)
-                doubt = self.discriminator(made).mean()
-                loss = loss - self.terms.gamma * doubt
-                losses["realism"] = doubt
-        descend(mover, loss, self.anonymizer.parameters(), self.config.clip_norm)
+        bones: list[tuple[Tensor, Tensor]] = []
+
+        def loss_of(piece: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            if not piece.start:  # the first, or the first after there was too little memory
+                bones.clear()
+            with precision(self.clips.device, self.config):
+                x, out, views = self._anonymized(indices[piece], longest, [self.action, *self.privacy], self.generator)
+                action = functional.cross_entropy(self.action.model(views[0]), self.action.labels[indices[piece]])
+                privacy = [entropy(g.model(view)) for g, view in zip(self.privacy, views[1:], strict=True)]
+                hidden = torch.stack(privacy).mean()
+                error = self._error(out, x)
+                loss = action - self.terms.alpha * hidden + self.terms.beta * error
+                losses = {"action_loss": action, "entropy": hidden, "squared_error": error}
+                if self.terms.gamma:
+                    real, made = self._directions(x, x), self._directions(out, x)
+                    doubt = self.discriminator(made).mean()
+                    loss = loss - self.terms.gamma * doubt
+                    losses["realism"] = doubt
+                    bones.append((real, made.detach()))
+            return loss, losses
+
+        told = descend(mover, loss_of, len(indices), self.pieces, self.anonymizer.parameters(), self.config.clip_norm)
         if self.terms.gamma:
-            hinge = functional.relu(1 - self.discriminator(real)) + functional.relu(1 + self.discriminator(made.detach()))
-            descend(critic, hinge.mean())
-            losses["discriminator_loss"] = hinge.mean()
-        return {name: value.detach() for name, value in losses.items()}
+            told |= self._judge(*(torch.cat(each) for each in zip(*bones, strict=True)), critic)
+        return told
+
+    def _judge(self, real: Tensor, made: Tensor, critic: torch.optim.Optimizer) -> dict[str, Tensor]:
+        """A step of the discriminator on bone directions (F, bones, 3)."""
+
+        def loss_of(piece: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            hinge = functional.relu(1 - self.discriminator(real[piece])) + functional.relu(1 + self.discriminator(made[piece]))
+            return hinge.mean(), {"discriminator_loss": hinge.mean()}
+
+        return descend(critic, loss_of, len(real), Pieces(len(real)))
 
     def _maximise(self, indices: Tensor, longest: int, movers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
         """A step of the privacy classifiers."""
-        with torch.no_grad(), precision(self.clips.device, self.config):
-            self.anonymizer.train(self.published)
-            _, _, views = self._anonymized(indices, longest, self.privacy, self.generator)
+        self.anonymizer.train(self.published)
+
+        def shown(part: Tensor) -> list[Tensor]:
+            with torch.no_grad(), precision(self.clips.device, self.config):
+                return self._anonymized(part, longest, self.privacy, self.generator)[2]
+
+        views = self.pieces(lambda size: [torch.cat(e) for e in zip(*map(shown, indices.split(size)), strict=True)], len(indices))
         found = []
         for g, view, mover in zip(self.privacy, views, movers, strict=True):
             g.model.requires_grad_(True).train()
+            found.append(
+                descend(
+                    mover, self._naming(g, view, indices), len(indices), self.pieces, g.model.parameters(), self.config.clip_norm
+                )
+            )
+        return {"privacy_loss": torch.stack([told["loss"] for told in found]).mean()}
+
+    def _naming(self, g: Classifier, view: Tensor, indices: Tensor) -> Callable[[slice], tuple[Tensor, dict[str, Tensor]]]:
+        """The loss of a classifier that names who is in `view` (N, 3, T, V, M)."""
+
+        def loss_of(piece: slice) -> tuple[Tensor, dict[str, Tensor]]:
             with precision(self.clips.device, self.config):
-                loss = functional.cross_entropy(g.model(view), g.labels[indices])
-            descend(mover, loss, g.model.parameters(), self.config.clip_norm)
-            found.append(loss.detach())
-        return {"privacy_loss": torch.stack(found).mean()}
+                loss = functional.cross_entropy(g.model(view[piece]), g.labels[indices[piece]])
+            return loss, {"loss": loss}
+
+        return loss_of
 
     def _anonymized(
         self, indices: Tensor, longest: int, readers: Sequence[Classifier], generator: torch.Generator | None
@@ -295,13 +376,18 @@ class Game:
     def _validate(self, raw: Sequence[Classifier]) -> dict[str, float]:
         """Accuracy of the raw-trained classifiers on held-out clips, anonymized."""
         self.anonymizer.eval()
-        hits = torch.zeros(1 + len(raw), device=self.clips.device)
-        batches = self.held.split(64)
-        for indices, longest in zip(batches, self._longest(batches), strict=True):
-            _, _, views = self._anonymized(indices, longest, [self.action, *raw], None)
-            for i, (reader, view) in enumerate(zip((self.action, *raw), views, strict=True)):
-                hits[i] += (reader.model(view).argmax(dim=1) == reader.labels[indices]).sum()
-        found = (hits / len(self.held)).tolist()
+        readers = [self.action, *raw]
+
+        def hits(size: int) -> Tensor:
+            found = torch.zeros(len(readers), device=self.clips.device)
+            batches = self.held.split(size)
+            for indices, longest in zip(batches, self._longest(batches), strict=True):
+                _, _, views = self._anonymized(indices, longest, readers, None)
+                for i, (reader, view) in enumerate(zip(readers, views, strict=True)):
+                    found[i] += (reader.model(view).argmax(dim=1) == reader.labels[indices]).sum()
+            return found
+
+        found = (Pieces(64)(hits, len(self.held)) / len(self.held)).tolist()
         return {"action_accuracy": found[0], "private_accuracy": float(np.mean(found[1:]))}
 
 

@@ -1,7 +1,7 @@
 """Training of deep motion retargeting (Carr et al., ICCV 2025; methods.md section 4.8): DMR, and PMR with adversaries."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,8 +14,10 @@ from anonymizers.minimax import entropy
 from anonymizers.networks.retargeting import FRAMES, CodeHead, Critic, Decoder, Encoder
 from bench import classifiers
 from bench.anonymizer import ClipBatch, Examples
+from bench.checkpoint import Checkpoint
 from bench.data.clips import presence
-from bench.files import UserError
+from bench.execution import Pieces
+from bench.files import UserError, digest
 from bench.presets import Preset
 from bench.protocols import ACTION, SUBJECT
 from bench.skeleton import Layout
@@ -75,6 +77,24 @@ def body_windows(batch: ClipBatch, which: Tensor, start: int) -> tuple[Tensor, T
     return windows.permute(0, 4, 2, 3, 1).flatten(0, 1), which.repeat_interleave(clips.shape[4])
 
 
+@dataclass
+class _Stand:
+    """Where a training stands, besides weights, momenta and generators.
+
+    Args:
+        stage, step: How many stages are over, and how many steps of the next one.
+        done: Steps in all.
+        curves: The mean of each loss over each stage that is over.
+        most: Clips, and quadruplets, that go through the networks at a time.
+    """
+
+    stage: int = 0
+    step: int = 0
+    done: int = 0
+    curves: dict[str, dict[str, float]] = field(default_factory=dict)
+    most: tuple[int, int] = (0, 0)
+
+
 class Retargeter:
     """The networks and their training.
 
@@ -96,6 +116,8 @@ class Retargeter:
         self.layout = examples.clips.layout
         self.sizes = Sizes.of(examples.preset, adversaries)
         self.generator = torch.Generator().manual_seed(examples.seed)
+        self._most = _CLIPS_PER_QUADRUPLET * self.sizes.batch  # a published batch is of so many clips, or of fewer quadruplets
+        self.pieces, self.quartets = Pieces(self._most), Pieces(self._most)
         labels = examples.release_labels()
         self.people = labels["subject"].unique(return_inverse=True)[1]
         self.actions = labels["action"].unique(return_inverse=True)[1]
@@ -124,30 +146,49 @@ class Retargeter:
         stages = [name for name in _SHARES if self.adversaries or name != "heads"]
         steps = {name: self._steps(name) for name in stages}
         quadruplets = self._quadruplets()
-        done, total, curves = 0, sum(steps.values()), {}
+        total, stand = sum(steps.values()), _Stand()
+        sums: dict[str, Tensor] = {}
         with classifiers.seeded(self.examples.seed, self.clips.device):  # dropout of the heads
-            for name in stages:
-                paired = "paired" in name.split()
-                batches = quadruplets if paired else self._singles()
-                sums: dict[str, Tensor] = {}
-                for _ in range(steps[name]):
+            saved, unsaved = self._checkpoint(steps), ""
+            if found := saved.restore():
+                sums, stand = found[0], _Stand(**found[1])
+                self.pieces.size, self.quartets.size = stand.most
+            while stand.stage < len(stages):
+                name = stages[stand.stage]
+                batches = quadruplets if _is_paired(name) else self._singles()
+                while stand.step < steps[name]:
                     for loss, value in self._step(name, next(batches)).items():
-                        sums[loss] = sums.get(loss, 0.0) + value.detach()
-                    done += 1
-                    if done % 20 == 0:
-                        self.examples.progress(done, total, name)
-                curves[name] = {loss: float(value) / steps[name] for loss, value in sums.items()}
-                if not all(np.isfinite(value) for value in curves[name].values()):
+                        sums[loss] = sums.get(loss, 0.0) + value
+                    stand.step, stand.done = stand.step + 1, stand.done + 1
+                    if stand.done % 20 == 0:
+                        self.examples.progress(stand.done, total, name + unsaved)
+                        stand.most = (self.pieces.size, self.quartets.size)
+                        unsaved = saved.save(sums, asdict(stand))
+                stand.curves[name] = {loss: float(value) / steps[name] for loss, value in sums.items()}
+                if not all(np.isfinite(value) for value in stand.curves[name].values()):
+                    saved.remove()  # whoever mends the cause begins anew
                     raise FloatingPointError(f"a loss of retargeting became infinite or not a number in stage {name}")
+                stand.stage, stand.step, sums = stand.stage + 1, 0, {}
         for network in (self.motion, self.privacy, self.decoder):
             network.eval()
-        return {"losses": curves, "steps": steps, "group": self.grouped_by}
+        told = {"losses": stand.curves, "steps": steps, "group": self.grouped_by}
+        most = {"clips": self.pieces.size, "quadruplets": self.quartets.size}
+        return told | ({"micro_batch": most} if min(most.values()) < self._most else {})
+
+    def _checkpoint(self, steps: dict[str, int]) -> Checkpoint:
+        return Checkpoint(
+            self.examples.checkpoint("retargeting"),
+            digest([asdict(self.sizes), steps, self.examples.seed, list(self.clips.names), self.clips.device.type]),
+            networks={name: getattr(self, name) for name in ("motion", "privacy", "decoder", "heads", "critic")},
+            optimisers=self.movers,
+            generators={"draws": self.generator},
+        )
 
     def _steps(self, stage: str) -> int:
         config = self.examples.preset.attack
         if config.most_steps:
             return max(1, round(_SHARES[stage] * config.most_steps * self.sizes.passes))
-        size = len(self.clips) if "paired" not in stage.split() else min(_QUADRUPLETS, 4 * len(self.clips))
+        size = len(self.clips) if not _is_paired(stage) else min(_QUADRUPLETS, 4 * len(self.clips))
         epochs = _PUBLISHED_EPOCHS[stage] if config.published else round(_SHARES[stage] * config.epochs * self.sizes.passes)
         return max(1, epochs * (size // self.sizes.batch))
 
@@ -207,18 +248,32 @@ class Retargeter:
         z = self._windows(indices)
         if stage == "heads":
             return self._judge(z, indices)
+        paired = _is_paired(stage)
+
+        def take(values: Tensor, piece: slice) -> Tensor:
+            return values.unflatten(0, (_CLIPS_PER_QUADRUPLET, -1))[:, piece].flatten(0, 1) if paired else values[piece]
+
+        def loss_of(piece: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            losses = self._coding(stage, take(z, piece), take(indices, piece))
+            return sum(losses.values()), losses
+
+        pieces, count = (self.quartets, len(z) // _CLIPS_PER_QUADRUPLET) if paired else (self.pieces, len(z))
+        losses = self._move("coders", loss_of, count, pieces)
+        if self.adversaries and not stage.startswith("warm-up"):
+            losses |= self._judge(z, indices)
+        return losses
+
+    def _coding(self, stage: str, z: Tensor, indices: Tensor) -> dict[str, Tensor]:
+        """What encoders and decoder minimise on windows (n, 75, V, 3) of the clips at `indices`."""
         motion, privacy = self.motion(z), self.privacy(z)
         made = self.decoder(motion, privacy)
         losses = {"reconstruction": _REC * FRAMES * functional.mse_loss(made, z), "smoothness": _SMOOTH * _smoothness(made, z)}
-        if "paired" in stage.split():
+        if _is_paired(stage):
             losses |= self._paired(z, made, motion, privacy)
         if self.adversaries and not stage.startswith("warm-up"):
             losses |= self._embedding(motion, privacy, indices)
             plausible = self.critic(made)
             losses["critic"] = _CRITIC * functional.binary_cross_entropy_with_logits(plausible, torch.ones_like(plausible))
-        self._move("coders", sum(losses.values()))
-        if self.adversaries and not stage.startswith("warm-up"):
-            losses |= self._judge(z, indices)
         return losses
 
     def _paired(self, z: Tensor, made: Tensor, motion: Tensor, privacy: Tensor) -> dict[str, Tensor]:
@@ -262,21 +317,30 @@ class Retargeter:
 
     def _judge(self, z: Tensor, indices: Tensor) -> dict[str, Tensor]:
         """A step of all heads and of the critic, on codes and windows as they are now."""
-        with torch.no_grad():
-            codes = {"motion": self.motion(z), "privacy": self.privacy(z)}
-            made = self.decoder(codes["motion"], codes["privacy"])
-        truth = {"action": self.actions[indices], "person": self.people[indices]}
-        loss = sum(
-            functional.cross_entropy(self.heads[f"{code} {what}"](codes[code]), truth[what]) for code in codes for what in truth
-        )
-        real, false = self.critic(z), self.critic(made)
-        doubted = functional.binary_cross_entropy_with_logits
-        critic = doubted(real, torch.ones_like(real)) + doubted(false, torch.zeros_like(false))
-        self._move("judges", loss + critic)
-        return {"heads": loss, "critic's own": critic}
 
-    def _move(self, who: str, loss: Tensor) -> None:
-        descend(self.movers[who], loss, self.movers[who].param_groups[0]["params"], 10.0)
+        def loss_of(piece: slice) -> tuple[Tensor, dict[str, Tensor]]:
+            with torch.no_grad():
+                codes = {"motion": self.motion(z[piece]), "privacy": self.privacy(z[piece])}
+                made = self.decoder(codes["motion"], codes["privacy"])
+            truth = {"action": self.actions[indices[piece]], "person": self.people[indices[piece]]}
+            loss = sum(
+                functional.cross_entropy(self.heads[f"{code} {what}"](codes[code]), truth[what])
+                for code in codes
+                for what in truth
+            )
+            real, false = self.critic(z[piece]), self.critic(made)
+            doubted = functional.binary_cross_entropy_with_logits
+            critic = doubted(real, torch.ones_like(real)) + doubted(false, torch.zeros_like(false))
+            return loss + critic, {"heads": loss, "critic's own": critic}
+
+        return self._move("judges", loss_of, len(z), self.pieces)
+
+    def _move(self, who: str, loss_of: Any, count: int, pieces: Pieces) -> dict[str, Tensor]:
+        return descend(self.movers[who], loss_of, count, pieces, self.movers[who].param_groups[0]["params"], 10.0)
+
+
+def _is_paired(stage: str) -> bool:
+    return "paired" in stage.split()
 
 
 def _smoothness(made: Tensor, z: Tensor) -> Tensor:

@@ -83,7 +83,8 @@ class Chain(Wrapper):
         info: dict[str, Any] = {}
         clips, labels = examples.clips, examples.release_labels()
         for number, spec in enumerate(self.steps):
-            fitted = spec.value.fit(replace(examples, clips=clips))
+            folder = examples.folder and examples.folder / str(number)  # a step must not go on from another one's checkpoint
+            fitted = spec.value.fit(replace(examples, clips=clips, folder=folder))
             state |= {f"{number}.{name}": value for name, value in fitted.state.items()}
             info |= {f"{number}.{spec.plugin.name}": dict(fitted.info)} if fitted.info else {}
             if number < len(self.steps) - 1:

@@ -5,7 +5,8 @@ with a summary of the whole clip in every layer, since what an anonymizer adds f
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from attackers.features import bone_lengths
+from bench import classifiers
 from bench.attacker import Inverter
+from bench.checkpoint import Checkpoint
 from bench.data.clips import ClipSet
+from bench.execution import Pieces
+from bench.files import digest
 from bench.presets import Preset
 from bench.protocols import Part
 from bench.specs import param
+from bench.stages import CHECKPOINT
 from bench.training import Progress, descend, make_optimiser
 
 _WEIGHTS = "model.safetensors"
@@ -99,8 +105,7 @@ class TemporalInverter(Inverter):
         seed: int,
         progress: Progress | None = None,
     ) -> dict[str, Any]:
-        with torch.random.fork_rng(devices=[raw.device] if raw.device.type == "cuda" else []):
-            torch.manual_seed(seed)
+        with classifiers.seeded(seed, raw.device):
             network = self._network(raw)
         generator = torch.Generator(raw.device).manual_seed(seed)
         optimiser = make_optimiser("adam", [{"params": list(network.parameters())}], self.lr)
@@ -112,7 +117,11 @@ class TemporalInverter(Inverter):
         epochs = min(self.epochs, preset.attack.most_steps // steps) if preset.attack.most_steps else self.epochs
         curve = [_position_error(network, released, raw, part.validation)]
         best = {key: value.clone() for key, value in network.state_dict().items()}
-        for epoch in range(epochs):
+        saved, unsaved = self._checkpoint(folder, epochs, seed, network, optimiser, generator), ""
+        pieces = Pieces(self.batch)
+        if found := saved.restore():
+            best, curve, pieces.size = found[0], found[1]["curve"], found[1]["micro_batch"]
+        for epoch in range(len(curve) - 1, epochs):
             order = train[torch.randperm(len(train), generator=generator, device=raw.device)]
             for step in range(steps):
                 for group in optimiser.param_groups:
@@ -121,13 +130,14 @@ class TemporalInverter(Inverter):
                 drawn = generator.get_state()
                 seen = released.windows(indices, self.frames, "window", generator)
                 truth = raw.windows(indices, self.frames, "window", generator.set_state(drawn))  # the same frames
-                loss = self._loss(network(seen), truth, bones)
-                descend(optimiser, loss, network.parameters(), 1.0)
+                loss_of = partial(self._loss, network, seen, truth, bones)
+                descend(optimiser, loss_of, len(indices), pieces, network.parameters(), 1.0)
             curve.append(_position_error(network, released, raw, part.validation))
             if curve[-1] <= min(curve):
                 best = {key: value.clone() for key, value in network.state_dict().items()}
             if progress:
-                progress(epoch + 1, epochs, f"validation error {1000 * curve[-1]:.1f} mm per joint")
+                progress(epoch + 1, epochs, f"validation error {1000 * curve[-1]:.1f} mm per joint{unsaved}")
+            unsaved = saved.save(best, {"curve": curve, "micro_batch": pieces.size}, last=epoch + 1 == epochs)
         network.load_state_dict(best)
         save_file(network.state_dict(), folder / _WEIGHTS)
         restored = raw.with_rows(_restore(network, released))
@@ -136,17 +146,39 @@ class TemporalInverter(Inverter):
             "mpjpe_m": min(curve),
             "bone_length_r2": _bone_length_r2(restored, raw, part.validation),
             "curve": curve,
+            **({"micro_batch": pieces.size} if pieces.size < self.batch else {}),
         }
 
-    def _loss(self, restored: Tensor, raw: Tensor, bones: Tensor) -> Tensor:
+    def _checkpoint(
+        self,
+        folder: Path,
+        epochs: int,
+        seed: int,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        generator: torch.Generator,
+    ) -> Checkpoint:
+        return Checkpoint(
+            folder / f"inverter{CHECKPOINT}",
+            digest([asdict(self), epochs, seed, generator.device.type]),
+            networks={"inverter": network},
+            optimisers={"inverter": optimiser},
+            generators={"clips": generator},
+        )
+
+    def _loss(
+        self, network: nn.Module, seen: Tensor, truth: Tensor, bones: Tensor, piece: slice
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Mean squared error (m^2) of positions and, weighted, of bone lengths, where a body is.
 
         Picking what is there makes a GPU tell how much that is; a sum with weights would not, but ends in other last digits.
 
         Args:
-            restored, raw: (N, 3, T, V, M).
+            network: What restores.
+            seen, truth: (N, 3, T, V, M) windows of released and of raw clips, of which `piece` is looked at.
             bones: (2, B) children and parents.
         """
+        restored, raw = network(seen[piece]), truth[piece]
         there = (raw != 0).any(dim=3).any(dim=1)  # (N, T, M)
         position = (restored - raw).square().sum(1)[there.unsqueeze(2).expand(-1, -1, raw.shape[3], -1)].mean()
         child, parent = bones
@@ -156,7 +188,7 @@ class TemporalInverter(Inverter):
             return (squares + 1e-12).sqrt()  # a length of 0 has no gradient
 
         bone = (lengths(restored) - lengths(raw)).square()[there.unsqueeze(2).expand(-1, -1, len(child), -1)].mean()
-        return position + self.bones * bone
+        return position + self.bones * bone, {}
 
     def restore(self, released: ClipSet, preset: Preset, folder: Path) -> Tensor:
         network = self._network(released)

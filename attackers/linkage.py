@@ -5,8 +5,9 @@ pair within one performance, set-up-matched negatives, three regimes, and ranks 
 """
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,11 +19,15 @@ from torch.nn import functional
 
 from bench import classifiers
 from bench.attacker import Linker
+from bench.checkpoint import Checkpoint
 from bench.data.clips import ClipSet
+from bench.execution import Pieces, precision_of
+from bench.files import digest
 from bench.metrics.verification import roc_auc
 from bench.presets import Preset, TrainingConfig
 from bench.protocols import Part
 from bench.specs import param
+from bench.stages import CHECKPOINT
 from bench.training import Progress, descend, make_optimiser, precision
 
 _WEIGHTS = "pair.safetensors"
@@ -149,25 +154,48 @@ class LinkageNetwork(Linker):
             steps = min(steps, max(config.most_steps // 5, 1))  # several chances to choose from
             epochs = min(epochs, max(config.most_steps // steps, 1))
         curve: list[float] = []
+        best: dict[str, Tensor] = {}
+        pieces = Pieces(self.batch)
         with classifiers.seeded(seed, clips.device):  # dropout
-            for epoch in range(epochs):
+            place = [clips.device.type, precision_of(clips.device, config.precision)]
+            saved = Checkpoint(
+                folder / f"pairs{CHECKPOINT}",
+                digest([asdict(self), asdict(config), epochs, steps, lr, seed, place]),
+                networks={"pairs": network},
+                optimisers={"pairs": optimiser},
+                generators={"clips": generator},
+            )
+            unsaved = ""
+            if found := saved.restore():
+                best, curve, pieces.size = found[0], found[1]["curve"], found[1]["micro_batch"]
+                schedule.load_state_dict(found[1]["schedule"])
+            for epoch in range(len(curve), epochs):
                 network.train()
                 order = torch.randperm(len(train), generator=generator, device=clips.device)
                 for step in range(steps):
                     at = order[step * self.batch : (step + 1) * self.batch]
                     both = [clips.windows(side[at], config.frames, config.sampling, generator) for side in (first, second)]
-                    with precision(clips.device, config):
-                        loss = functional.binary_cross_entropy_with_logits(network(*both), mated[at])
-                    descend(optimiser, loss, chosen, 5.0)
+                    descend(optimiser, partial(_pair_loss, network, both, mated[at], config), len(at), pieces, chosen, 5.0)
                 network.eval()
                 scores = _similarity(network, clips, clips, check.clips, config)
                 curve.append(roc_auc(scores[check.mated], scores[~check.mated]))
                 schedule.step(curve[-1])
                 if curve[-1] >= max(curve):
-                    save_file({name: value.contiguous() for name, value in network.state_dict().items()}, folder / _WEIGHTS)
+                    best = {name: value.detach().clone() for name, value in network.state_dict().items()}
                 if progress:
-                    progress(epoch + 1, epochs, f"validation AUC {curve[-1]:.3f}")
-        return {"pair_validation_auc": curve}
+                    progress(epoch + 1, epochs, f"validation AUC {curve[-1]:.3f}{unsaved}")
+                numbers = {"curve": curve, "schedule": schedule.state_dict(), "micro_batch": pieces.size}
+                unsaved = saved.save(best, numbers, last=epoch + 1 == epochs)
+        save_file({name: value.contiguous() for name, value in best.items()}, folder / _WEIGHTS)
+        return {"pair_validation_auc": curve, **({"micro_batch": pieces.size} if pieces.size < self.batch else {})}
+
+
+def _pair_loss(
+    network: PairNetwork, both: Sequence[Tensor], mated: Tensor, config: TrainingConfig, piece: slice
+) -> tuple[Tensor, dict[str, Tensor]]:
+    with precision(mated.device, config):
+        said = network(*(side[piece] for side in both))
+        return functional.binary_cross_entropy_with_logits(said, mated[piece]), {}
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -15,6 +16,7 @@ from bench.presets import Preset
 from bench.protocols import Part
 from bench.skeleton import Layout
 from bench.specs import Parameters, Spec
+from bench.stages import CHECKPOINT
 from bench.training import Progress
 
 RELEASE_LABELS = ("action", "subject")  # what a data holder may use of a clip that it releases
@@ -90,6 +92,7 @@ class Examples:
         release_clips: most clips of one person that will be: what a privacy budget must count, and nothing else may be learnt
         of them.
             At least those of `clips` count.
+        folder: Where checkpoints of a long training go; None if nowhere.
     """
 
     clips: ClipSet
@@ -99,6 +102,11 @@ class Examples:
     progress: Progress = lambda done, total, text="": None
     release_frames: int = 0
     release_clips: int = 0
+    folder: Path | None = None
+
+    def checkpoint(self, name: str) -> Path | None:
+        """File of a `Checkpoint` from which an interrupted training of this name goes on; None to keep nothing."""
+        return self.folder and self.folder / f"{name}{CHECKPOINT}"
 
     def generator(self) -> torch.Generator:
         return torch.Generator(self.clips.device).manual_seed(self.seed)

@@ -1,8 +1,8 @@
 """Where a training stands, in one file without code: an interrupted training goes on from it to the same weights, bit by bit."""
 
 import json
+import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,63 +13,88 @@ from torch import Tensor, nn
 
 from bench.files import atomic_file
 
+EVERY = 60.0  # seconds between two writings
 
-@dataclass(frozen=True)
+
 class Checkpoint:
-    """File of one training.
+    """All that one training rests on, and the file that holds it.
 
     Args:
-        path: The file.
+        path: The file; None keeps nothing, and finds nothing.
         of: Digest of all that determines the training; a checkpoint of another one is not taken.
+        networks: By names of your choice; their weights and buffers.
+        optimisers: By names; their momenta and learning rates.
+        generators: By names, at least one, all on the device of the training; torch's global generators, which draw dropout, are
+            kept besides.
     """
 
-    path: Path
-    of: str
-
-    def save(
+    def __init__(
         self,
-        model: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        generator: torch.Generator,
-        best: Mapping[str, Tensor],
-        progress: Mapping[str, Any],
-    ) -> bool:
-        """Writes the state of everything that a training rests on; False if there is no room for it, which ends no training.
+        path: Path | None,
+        of: str,
+        *,
+        networks: Mapping[str, nn.Module],
+        optimisers: Mapping[str, torch.optim.Optimizer],
+        generators: Mapping[str, torch.Generator],
+    ):
+        self.path, self.of = path, of
+        self._networks, self._optimisers, self._generators = networks, optimisers, generators
+        self._device = next(next(iter(networks.values())).parameters()).device
+        self._begun = self._saved = time.monotonic()
+        self._failed = False
+
+    def save(self, chosen: Mapping[str, Tensor], numbers: Mapping[str, Any], *, last: bool = False) -> str:
+        """Writes where the training stands, if the last writing is a while ago; a lack of room for it ends no training.
 
         Args:
-            model: Its weights.
-            optimiser: Its momenta.
-            generator: Draws windows and augmentation; torch's global generators, which draw dropout, are saved besides.
-            best: Weights that were chosen so far.
-            progress: All other numbers, as JSON values.
+            chosen: Weights that were chosen so far.
+            numbers: All other state, as JSON values.
+            last: The training is over; if it took long, it need not be done again, should what follows it be interrupted.
+
+        Returns:
+            What people should know: "" unless the last try to write failed.
         """
-        tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-        tensors |= {f"best.{name}": value for name, value in best.items()}
-        for i, state in optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{i}.{name}": torch.as_tensor(value) for name, value in state.items() if value is not None}
-        tensors |= {"generator": generator.get_state(), "global": torch.get_rng_state()}
-        if generator.device.type == "cuda":
-            tensors["global_cuda"] = torch.cuda.get_rng_state(generator.device)
+        if self.path and time.monotonic() - (self._begun if last else self._saved) > EVERY:
+            self._failed = not self._write(chosen, numbers)
+            self._saved = time.monotonic()
+        return ", its checkpoint could not be written" if self._failed else ""
+
+    def _write(self, chosen: Mapping[str, Tensor], numbers: Mapping[str, Any]) -> bool:
+        tensors = {f"chosen.{name}": value for name, value in chosen.items()}
+        for which, network in self._networks.items():
+            tensors |= {f"network {which}.{name}": value for name, value in network.state_dict().items()}
+        rates = {}
+        for which, optimiser in self._optimisers.items():
+            for i, state in optimiser.state_dict()["state"].items():
+                told = {name: torch.as_tensor(value) for name, value in state.items() if value is not None}
+                tensors |= {f"optimiser {which}.{i}.{name}": value for name, value in told.items()}
+            rates[which] = [group["lr"] for group in optimiser.param_groups]
+        tensors |= {f"generator.{which}": generator.get_state() for which, generator in self._generators.items()}
+        tensors["global"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            tensors["global_cuda"] = torch.cuda.get_rng_state(self._device)
         whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+        about = {"of": self.of, "numbers": json.dumps(numbers), "rates": json.dumps(rates)}
         try:
             with atomic_file(self.path) as temporary:
-                save_file(whole, temporary, metadata={"of": self.of, "progress": json.dumps(progress)})
+                save_file(whole, temporary, metadata=about)
         except (OSError, SafetensorError):  # the disk is full, which each of them says in its own way
             return False
         return True
 
     def remove(self) -> None:
         """Forgets what was saved: there is no going on from there."""
-        self.path.unlink(missing_ok=True)
+        if self.path:
+            self.path.unlink(missing_ok=True)
 
-    def restore(
-        self, model: nn.Module, optimiser: torch.optim.Optimizer, generator: torch.Generator
-    ) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Puts everything back as it was saved; None if nothing fitting was.
+    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Puts everything back as it was saved; None, with everything left as it is, if nothing fitting was.
 
         Returns:
-            The weights that were chosen so far, and the other numbers.
+            The weights that were chosen so far, and the other state.
         """
+        if not self.path:
+            return None
         try:
             with safe_open(self.path, "pt") as file:
                 about = file.metadata()
@@ -82,17 +107,27 @@ class Checkpoint:
         def part(prefix: str) -> dict[str, Tensor]:
             return {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
 
-        weights = part("model.")
-        if {name: value.shape for name, value in weights.items()} != {n: value.shape for n, value in model.state_dict().items()}:
-            return None  # the network was changed since
-        model.load_state_dict(weights)
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, value in part("optimiser.").items():
-            number, _, of = name.partition(".")
-            state.setdefault(int(number), {})[of] = value
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        generator.set_state(tensors["generator"])
+        weights = {which: part(f"network {which}.") for which in self._networks}
+        for which, network in self._networks.items():
+            if _shapes(weights[which]) != _shapes(network.state_dict()):
+                return None  # it was changed since
+        for which, network in self._networks.items():
+            network.load_state_dict(weights[which])
+        for which, rates in json.loads(about["rates"]).items():
+            optimiser, state = self._optimisers[which], {}
+            for name, value in part(f"optimiser {which}.").items():
+                number, _, of = name.partition(".")
+                state.setdefault(int(number), {})[of] = value
+            groups = optimiser.state_dict()["param_groups"]
+            groups = [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+            optimiser.load_state_dict({"state": state, "param_groups": groups})
+        for which, generator in self._generators.items():
+            generator.set_state(tensors[f"generator.{which}"])
         torch.set_rng_state(tensors["global"])
-        if generator.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["global_cuda"], generator.device)
-        return {name: value.to(generator.device) for name, value in part("best.").items()}, json.loads(about["progress"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["global_cuda"], self._device)
+        return {name: value.to(self._device) for name, value in part("chosen.").items()}, json.loads(about["numbers"])
+
+
+def _shapes(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: value.shape for name, value in weights.items()}

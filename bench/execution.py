@@ -14,6 +14,7 @@ documents.
 import os
 import platform
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +23,7 @@ from bench.files import UserError
 
 _COMPILE = "BENCH_COMPILE"
 _PROCESSES = "BENCH_PROCESSES"
+T = TypeVar("T")
 
 
 def precision_of(device: torch.device, asked: str) -> str:
@@ -95,7 +97,7 @@ class Pieces:
     def __init__(self, size: int):
         self.size = size
 
-    def __call__(self, function: Callable[[int], Tensor], count: int) -> Tensor:
+    def __call__(self, function: Callable[[int], T], count: int) -> T:
         """What `function` makes of `count` clips, given how many it may take at a time; it is called again with fewer.
 
         Raises:

@@ -207,7 +207,7 @@ class Bench:
                     "release_frames": int((index[:, 1] * index[:, 2]).max()),
                     "release_clips": int(self.labels["subject"].value_counts().max()),
                 }
-                fitted = value.fit(Examples(clips, parts, self.preset, seed, report, **released))
+                fitted = value.fit(Examples(clips, parts, self.preset, seed, report, **released, folder=folder))
             save_file({name: tensor.contiguous().cpu() for name, tensor in fitted.state.items()}, folder / "state.safetensors")
             return fitted.info
 

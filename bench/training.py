@@ -1,12 +1,12 @@
 """The training loop of classifiers: of actions, neural attackers, verifiers, and those that an adversary starts with.
 
 What learns by another loss than that of a classifier (minimax games, retargeting, inverters, networks of pairs) has a loop of its
-own, beside that loss; it takes from here how an optimiser is made and how a step is taken.
+own, beside that loss; it takes from here how an optimiser is made and how a step is taken, in pieces where memory is short, and
+keeps where it stands in a `bench.checkpoint.Checkpoint` as this one does.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,6 @@ from bench.files import digest
 from bench.presets import TrainingConfig
 
 Progress = Callable[[int, int, str], None]
-_CHECKPOINT_EVERY = 60.0  # seconds
 _UNUSUAL = ("micro_batch", "processes")  # told where they are not 0
 _MEANINGFUL = 0.005  # nats: a smaller gain of validation does not keep a training going
 _MEANINGFUL_SHARE = 0.01  # of the training loss, which sinks a little even where nothing can be learnt
@@ -133,13 +132,44 @@ def make_optimiser(kind: str, groups: list[dict], lr: float) -> torch.optim.Opti
     return {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[kind](groups, **common)
 
 
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor, parameters: Iterable[nn.Parameter] = (), most: float = 0.0) -> None:
-    """A step down the gradient of `loss`, in which the gradient of `parameters` is no longer than `most`; 0 does not limit it."""
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
+def descend(
+    optimiser: torch.optim.Optimizer,
+    loss_of: Callable[[slice], tuple[Tensor, Mapping[str, Tensor]]],
+    count: int,
+    pieces: Pieces,
+    parameters: Iterable[nn.Parameter] = (),
+    most: float = 0.0,
+) -> dict[str, Tensor]:
+    """A step down the gradient of the loss of a batch, taken in as few pieces as the memory of the device allows.
+
+    Args:
+        loss_of: Maps a slice of the batch to its mean loss, and to what should be told of it by name. Pieces weigh by their
+            length: where a loss is no mean over the items of the batch, that of pieces is near it, not the same.
+        count: Items of the batch.
+        pieces: How many go through the networks at a time.
+        parameters, most: Their gradient is made no longer than `most`; 0 does not limit it.
+
+    Returns:
+        What was told, the mean over the batch, without gradients.
+    """
+
+    def run(size: int) -> dict[str, Tensor]:
+        optimiser.zero_grad(set_to_none=True)
+        told: dict[str, Tensor] = {}
+        for start in range(0, count, size):
+            piece = slice(start, min(start + size, count))
+            share = (piece.stop - piece.start) / count
+            loss, said = loss_of(piece)
+            (loss * share).backward()
+            for name, value in said.items():
+                told[name] = told.get(name, 0.0) + share * value.detach()
+        return told
+
+    told = pieces(run, count)
     if most:
         nn.utils.clip_grad_norm_(parameters, most)
     optimiser.step()
+    return told
 
 
 @dataclass
@@ -260,20 +290,18 @@ def train_classifier(
     history, stand = History(), _Stand()
     best: dict[str, Tensor] = {}
     guessing = _guessing(labels[torch.as_tensor(validation, device=device)])
-    saved = None
-    if checkpoint:
-        # A generator of another kind of device cannot be put back, and other precision is another training.
-        place = [device.type, precision_of(device, config.precision), team.size]
-        of = [asdict(config), seed, np.asarray(train).tolist(), np.asarray(validation).tolist(), place]
-        saved = Checkpoint(checkpoint, digest(of))
-        if found := saved.restore(model, optimiser, generator):
-            best, history, stand = found[0], History(**found[1]["history"]), _Stand(**found[1]["stand"])
+    # A generator of another kind of device cannot be put back, and other precision is another training.
+    place = [device.type, precision_of(device, config.precision), team.size]
+    of = digest([asdict(config), seed, np.asarray(train).tolist(), np.asarray(validation).tolist(), place])
+    on = {"networks": {"model": model}, "optimisers": {"model": optimiser}, "generators": {"clips": generator}}
+    saved, unsaved = Checkpoint(checkpoint, of, **on), ""
+    if found := saved.restore():
+        best, history, stand = found[0], History(**found[1]["history"]), _Stand(**found[1]["stand"])
     # Compiled for its training alone: predictions, names and groups of parameters are those of the network itself.
     backward = _Backward(compiled(model), loss_of, weights, config, Pieces(history.micro_batch or config.batch), team)
     gather = Pieces(config.batch)
     team.agree(model.state_dict().values())
     history.processes = team.size if team.size > 1 else 0
-    saved_at, unsaved = time.monotonic(), ""
     for epoch in range(stand.epoch, config.epochs):
         model.train()
         order = where[torch.randperm(len(where), generator=generator, device=device)]
@@ -297,8 +325,7 @@ def train_classifier(
         team.agree(model.state_dict().values())  # running statistics are of each process's own share
         history.train_loss.append(float(total) / steps)
         if not math.isfinite(history.train_loss[-1]):
-            if saved:
-                saved.remove()  # whoever mends the cause begins anew
+            saved.remove()  # whoever mends the cause begins anew
             raise TrainingDivergedError(f"the training loss became {history.train_loss[-1]} in epoch {epoch + 1}")
         model.eval()
         logits = predict(model, clips, validation, config)
@@ -320,13 +347,13 @@ def train_classifier(
         signal = history.validation_loss[-1] if stand.informed else history.train_loss[-1]
         if signal < stand.milestone - (_MEANINGFUL if stand.informed else _MEANINGFUL_SHARE * signal):
             stand.milestone, stand.milestone_epoch = signal, epoch
-        if config.patience and epoch - stand.milestone_epoch >= config.patience:
+        over = bool(config.patience) and epoch - stand.milestone_epoch >= config.patience
+        stand.epoch = config.epochs if over else epoch + 1
+        if team.rank == 0:
+            numbers = {"history": asdict(history), "stand": asdict(stand)}
+            unsaved = saved.save(best, numbers, last=stand.epoch == config.epochs)
+        if over:
             break
-        if saved and team.rank == 0 and time.monotonic() - saved_at > _CHECKPOINT_EVERY:
-            stand.epoch = epoch + 1
-            written = saved.save(model, optimiser, generator, best, {"history": asdict(history), "stand": asdict(stand)})
-            unsaved = "" if written else ", its checkpoint could not be written"
-            saved_at = time.monotonic()
     model.load_state_dict(best)
     model.eval()
     return history

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from bench import stages, training
+from bench import checkpoint, stages
 from bench.checkpoint import Checkpoint
 from bench.executors import Limits, Where
 from bench.plan import make_plan
@@ -66,7 +66,7 @@ def log_to(path: str) -> None:
 
 
 if __name__ in ("__main__", "__mp_main__"):  # and in its workers, which read this file again
-    training._CHECKPOINT_EVERY = -1.0
+    checkpoint.EVERY = -1.0
     if "SMALL_RUN_LOG" in os.environ:
         log_to(os.environ["SMALL_RUN_LOG"])
 

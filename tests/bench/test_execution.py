@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from anonymizers.retargeting_training import Retargeter
 from attackers.linkage import LinkageNetwork
-from bench import classifiers, execution, training
+from bench import checkpoint, classifiers, execution, training
 from bench.execution import Pieces, compiled, make_deterministic
 from bench.files import UserError
 from bench.training import make_optimiser, predict, train_classifier
@@ -157,7 +157,8 @@ def test_a_fused_optimiser_takes_the_same_steps(monkeypatch, kind):
         optimiser = make_optimiser(kind, [{"params": list(model.parameters()), "weight_decay": 0.1}], 0.01)
         assert optimiser.defaults["fused"] is fused
         for _ in range(20):
-            training.descend(optimiser, model(torch.ones(4, 5)).square().sum(), model.parameters(), 1.0)
+            loss_of = lambda piece, model=model: (model(torch.ones(4, 5)[piece]).square().sum(), {})  # noqa: E731
+            training.descend(optimiser, loss_of, 4, execution.Pieces(4), model.parameters(), 1.0)
         found.append(torch.cat([value.flatten() for value in model.state_dict().values()]))
     assert torch.allclose(*found, atol=1e-6)
     assert not torch.allclose(found[0], torch.cat([value.flatten() for value in _fresh().state_dict().values()]), atol=1e-2)
@@ -186,7 +187,7 @@ def test_a_whole_training_with_a_fused_optimiser(monkeypatch, optimiser):
 @pytest.mark.parametrize(("fused", "optimiser"), [(False, "sgd"), (True, "sgd"), (True, "adam")])
 def test_training_in_bfloat16_learns_predicts_and_goes_on_from_a_checkpoint(monkeypatch, tmp_path, fused, optimiser):
     monkeypatch.setattr(training, "fused", lambda device: fused)
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    monkeypatch.setattr(checkpoint, "EVERY", -1.0)
     config = dataclasses.replace(CONFIG, precision="bfloat16", optimiser=optimiser, lr=0.01, rotate=20.0)
     clips, truth = make_clips()
     types = set()
@@ -220,7 +221,7 @@ def test_training_in_bfloat16_learns_predicts_and_goes_on_from_a_checkpoint(monk
 
 @pytest.mark.parametrize("change", ["precision", "device"])
 def test_a_checkpoint_of_other_precision_or_another_kind_of_device_is_not_taken(monkeypatch, tmp_path, change):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    monkeypatch.setattr(checkpoint, "EVERY", -1.0)
     clips, truth = make_clips()
 
     def epochs(config):
@@ -236,8 +237,8 @@ def test_a_checkpoint_of_other_precision_or_another_kind_of_device_is_not_taken(
     else:
         file, of = tmp_path / "c", training.Checkpoint
 
-        def elsewhere(path, digest):
-            return of(path, digest + "on a GPU")
+        def elsewhere(path, digest, **on):
+            return of(path, digest + "on a GPU", **on)
 
         monkeypatch.setattr(training, "Checkpoint", elsewhere)
         assert file.exists()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import training
+from bench import checkpoint
 from bench.data.clips import ClipSet
 from bench.presets import get_preset
 from bench.skeleton import get_layout
@@ -191,7 +191,7 @@ class Dropping(nn.Module):
 
 @pytest.mark.parametrize("optimiser", ["sgd", "adam"])
 def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypatch, optimiser):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    monkeypatch.setattr(checkpoint, "EVERY", -1.0)
     config = dataclasses.replace(CONFIG, optimiser=optimiser, lr=0.01, rotate=20.0)
     clips, truth = make_clips()
 
@@ -227,7 +227,7 @@ def test_an_interrupted_training_goes_on_to_the_same_weights(tmp_path, monkeypat
 
 
 def test_a_checkpoint_of_another_training_is_not_taken(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    monkeypatch.setattr(checkpoint, "EVERY", -1.0)
     clips, truth = make_clips()
 
     def run(seed, config=CONFIG):
@@ -245,7 +245,7 @@ def test_a_checkpoint_of_another_training_is_not_taken(tmp_path, monkeypatch):
 
 
 def test_a_checkpoint_that_cannot_be_written_ends_no_training_and_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    monkeypatch.setattr(checkpoint, "EVERY", -1.0)
     clips, truth = make_clips()
 
     def run(file):
@@ -270,7 +270,7 @@ def test_a_checkpoint_that_cannot_be_written_ends_no_training_and_is_told(tmp_pa
 
 
 def test_a_training_that_diverges_leaves_no_checkpoint(tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "_CHECKPOINT_EVERY", -1.0)
+    monkeypatch.setattr(checkpoint, "EVERY", -1.0)
     clips, truth = make_clips()
     there = []
 
