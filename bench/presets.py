@@ -210,3 +210,11 @@ def get_preset(name: str) -> Preset:
     if name not in PRESETS:
         raise UserError(f"no preset named {name!r}; there are {', '.join(PRESETS)}")
     return PRESETS[name]
+
+
+def smoke_preset() -> Preset:
+    """`quick` with a budget of seconds: what it measures says whether something runs, not how good it is."""
+    quick = get_preset("quick")
+    tiny = {"width": 0.1, "frames": 8, "epochs": 2, "most_steps": 6, "least_steps": 0, "batch": 8}
+    budgets = {name: replace(getattr(quick, name), **tiny) for name in ("attack", "utility")}
+    return replace(quick, name="smoke", summary="seconds, for checks", seeds=1, **budgets)

@@ -16,7 +16,7 @@ from bench.files import UserError, file_name
 from bench.occupied import at_work
 from bench.pipeline import Bench
 from bench.plan import choose_protocol
-from bench.presets import get_preset
+from bench.presets import Preset, get_preset
 from bench.progress import Display
 from bench.protocols import ACTION
 from bench.registry import ANONYMIZERS, DATASETS
@@ -45,13 +45,14 @@ class Wish:
     results: Path
 
 
-def open_bench(dataset: str, protocol: str | None, preset: str, device: str, results: Path, display: Display) -> Bench:
+def open_bench(dataset: str, protocol: str | None, preset: str | Preset, device: str, results: Path, display: Display) -> Bench:
     """The bench of a data set.
 
     Raises:
         UserError: if one of the names is wrong or the data is not there.
     """
-    data, budget, chosen = parse_spec(dataset, DATASETS), get_preset(preset), choose_device(device)
+    budget = get_preset(preset) if isinstance(preset, str) else preset
+    data, chosen = parse_spec(dataset, DATASETS), choose_device(device)
     split = choose_protocol(data, protocol)
     with display.step(f"read {dataset}", quiet=True) as report:
         store = open_or_prepare(data, results, lambda done, total: report(done, total, f"{done} clips"))

@@ -225,7 +225,7 @@ def parse_spec(text: str, registry: Registry) -> Spec:
     """
     text = _without_parentheses(text, registry)
     steps = _split(text, r"\+(?=\s*[a-z(])")
-    if len(steps) > 1:
+    if len(steps) > 1 and (registry.chain or ":" not in steps[0]):  # a value may hold a + where nothing can be joined
         if not registry.chain:
             raise SpecError(f"{registry.kind} {text!r}: several cannot be joined with +")
         plugin, loaded = _load(registry.chain, registry)

@@ -36,7 +36,7 @@ FLAGS = {
     "nuisance": "no more than the room, the camera and the clip's length give away: it need not be the body that leaks",
     "fixed-release": "strangers released the clips themselves, those too that attackers learn from: these may mislead them",
     "two-faced": "clips that it was fitted to are released otherwise than those tested, and attackers learn from the former",
-    "unproven": "scores that were sent in: whoever has the labels can write them, so they change no rank and no control",
+    "unproven": "scores or networks that were sent in: whoever has the test clips can make them fit, so they change no rank",
     "below-prior": "fewer clips are named than by always naming the most frequent class: compare the balanced number alone",
 }
 # Of a method with such a row, no rank is stated: what it is worth is not known. The others withhold it if they are raised by the
@@ -84,7 +84,7 @@ def _anonymizer_rank(measured: Measured) -> tuple[int, str]:
 def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     data = measured.first
     if measured.is_control:
-        return ("unproven",) if _submitted(data["attacker"]) == "scores" else ()
+        return ("unproven",) if _submitted(data["attacker"]) else ()
     flags = ["fixed-release"] if _submitted(data["anonymizer"]) == "data" else []
     if data["stochastic"] and len(measured.records) * data["draws"] == 1:
         flags.append("single-draw")

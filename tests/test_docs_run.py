@@ -86,6 +86,9 @@ STORIES = {
         "bench submit new my-attack --kind attacker": [],
         "bench submit check my-method": [],
         "bench submit seal my-method": [],
+        "bench submit export my-networks --attacker sgn-reid --dataset utd-mhad": [
+            *("--dataset", "synthetic:people=6,motions=3,cameras=1", "--device", "cpu"),
+        ],
         "bench submit evaluate my-method --dataset synthetic --seeds 3": [
             *("--dataset", "synthetic:people=6,motions=3,cameras=1", "--seeds", "1", "--attacker", "bones-lda"),
             *("--threat", "semi-informed", "--no-mlflow", *HERE),

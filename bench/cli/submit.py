@@ -18,6 +18,9 @@ _ISOLATION = click.option(
 _TRUST = click.option("--trust", is_flag=True, help="You trust its code: it may run at a level below namespace.")
 
 
+_PROJECTS = ["anonymizer", "attacker", "weights", "attacker-weights", "data"]
+
+
 @click.group()
 def submit() -> None:
     """Submit a method: write, check and evaluate it."""
@@ -25,13 +28,39 @@ def submit() -> None:
 
 @submit.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--kind", type=click.Choice(["anonymizer", "attacker", "weights", "data"]), default="anonymizer", show_default=True)
+@click.option("--kind", type=click.Choice(_PROJECTS), default="anonymizer", show_default=True)
 @results_option
 def new(folder: Path, kind: str, results: Path) -> None:
     """Write a small working project to start from; its folder's name becomes that of the method."""
     from bench.submission.template import new_submission
 
     click.echo(f"{new_submission(folder, kind, results)}: now `bench submit check {folder}`")
+
+
+@submit.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--attacker", required=True, metavar="X", help="A neural attacker of this package.")
+@click.option("--dataset", required=True, metavar="NAME", help="Data set whose raw clips it learns from.")
+@click.option("--protocol", metavar="NAME", help="Split; the data set's default one if not given.")
+@click.option("--preset", default="quick", show_default=True, metavar="NAME", help="Budget: quick, standard or paper.")
+@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda or cuda:N.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of its training.")
+@results_option
+def export(
+    folder: Path, attacker: str, dataset: str, protocol: str | None, preset: str, device: str, seed: int, results: Path
+) -> None:
+    """Train an attacker, or find it trained, and write its networks for a submission's [weights]."""
+    from bench.occupied import at_work
+    from bench.progress import Display
+    from bench.publish import open_bench
+    from bench.registry import ATTACKERS
+    from bench.specs import parse_spec
+    from bench.submission.networks import export as write_networks
+
+    spec = parse_spec(attacker, ATTACKERS)
+    with Display() as display, at_work(results):
+        bench = open_bench(dataset, protocol, preset, device, results, display)
+        click.echo(write_networks(bench, spec, seed, folder))
 
 
 @submit.command()

@@ -22,7 +22,7 @@ from bench.data.store import ClipStore
 from bench.files import UserError
 from bench.pipeline import Bench
 from bench.plan import choose_protocol, make_plan
-from bench.presets import Preset, get_preset
+from bench.presets import smoke_preset
 from bench.protocols import SUBJECT, anonymizer_part
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.release import FittedAnonymizer
@@ -32,6 +32,7 @@ from bench.submission.foreign import ForeignAnonymizer, ForeignAttacker
 from bench.submission.hidden import hidden_identity
 from bench.submission.isolation import Limits
 from bench.submission.manifest import Manifest, ManifestError, check_files, copy_files, read_manifest
+from bench.submission.networks import SubmittedNetworks
 from bench.submission.prepared import check_clips, read_scores
 from bench.submission.session import Foreign, ForeignError, close, close_all, noted
 from bench.submission.source import DeclaredParameter, Submission, SubmittedSpec, declared
@@ -154,7 +155,7 @@ def _check_content(submission: Submission, level: str | None, results: Path, rep
             _check_anonymizer(submission, spec, lab, results, report, step)
         elif isinstance(spec.value, ForeignAttacker):
             _check_attacker(spec, lab, report, step)
-        elif manifest.weights:
+        elif manifest.weights and submission.makes == "anonymizer":
             with step("look for hidden identity"):
                 report.add("hidden identity", _hidden_in_weights(spec, results))
         elif manifest.data:
@@ -164,13 +165,20 @@ def _check_content(submission: Submission, level: str | None, results: Path, rep
                     report.add("hidden identity", _hidden_in_clips(submission, results))
         elif manifest.scores:
             report.add("scores", _scores_fit(submission))
-        if report.good and not manifest.scores and (not manifest.data or manifest.dataset.startswith("synthetic")):
+        if report.good and _can_be_tried(manifest, spec, lab):
             with step("smoke evaluation on synthetic people"):
                 report.add("smoke evaluation", _smoke(submission, spec, results, report))
     except ForeignError as error:
         report.add({"error": "code"}.get(error.kind, error.kind), [(str(error), _REMEDIES.get(error.kind, _REMEDIES["error"]))])
     except (UserError, ValueError, RecursionError, MemoryError) as error:  # the last two: files made to exhaust their reader
         report.add("contract", [(str(error) or type(error).__name__, _REMEDIES["answer"])])
+
+
+def _can_be_tried(manifest: Manifest, spec: SubmittedSpec, lab: "_Lab") -> bool:
+    """Whether synthetic people are what it is made for: nothing that is bound to the clips of others, or to another layout."""
+    if manifest.scores or (manifest.data and not manifest.dataset.startswith("synthetic")):
+        return False
+    return not isinstance(spec.value, SubmittedNetworks) or spec.value.reads(lab.clips)
 
 
 def _name(manifest: Manifest, makes: str) -> list[tuple[str, str]]:
@@ -213,14 +221,6 @@ class _Lab:
         part = anonymizer_part(self.bench.parts)
         parts = {target: whole.restricted(part) for target, whole in self.bench.parts.items() if target != "linkage"}
         return Examples(self.bench.clips(self.bench.raw).subset(part), parts, self.bench.preset, 0)
-
-
-def smoke_preset() -> Preset:
-    """`quick` with a budget of seconds: what it measures says whether something runs, not how good it is."""
-    quick = get_preset("quick")
-    tiny = {"width": 0.1, "frames": 8, "epochs": 2, "most_steps": 6, "least_steps": 0, "batch": 8}
-    budgets = {name: replace(getattr(quick, name), **tiny) for name in ("attack", "utility")}
-    return replace(quick, name="smoke", summary="seconds, for checks", seeds=1, **budgets)
 
 
 def _check_anonymizer(

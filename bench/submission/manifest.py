@@ -80,7 +80,9 @@ class Code(_Table):
 
 
 class Weights(_Table):
-    """Folder with `anonymizer.json` and `state.safetensors`, as `bench anonymize --save-weights` writes it."""
+    """Folder with what a known method learnt: of an anonymizer as `bench anonymize --save-weights` writes it, of an attacker as
+    `bench submit export` does.
+    """
 
     folder: Place
 
@@ -173,10 +175,11 @@ class Manifest(_Table):
 
     @model_validator(mode="after")
     def _one_table(self) -> "Manifest":
-        wanted = "code" if self.kind == "attacker" else self.kind
+        wanted = ("code", "weights") if self.kind == "attacker" else (self.kind,)
         given = [name for name in ("code", "weights", "data", "scores") if getattr(self, name) is not None]
-        if given != [wanted]:
-            raise ValueError(f"kind {self.kind!r} needs the table [{wanted}] and no other, got {given or 'none'}")
+        if len(given) != 1 or given[0] not in wanted:
+            tables = " or ".join(f"[{name}]" for name in wanted)
+            raise ValueError(f"kind {self.kind!r} needs the table {tables} and no other, got {given or 'none'}")
         return self
 
     @property

@@ -22,7 +22,7 @@ from bench.release import FittedAnonymizer
 from bench.submission.hidden import rounded
 from bench.training import Progress
 
-_NO_CODE = {"isolation": "no code"}
+NO_CODE = {"isolation": "no code"}
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class SubmittedWeights(Anonymizer):
         loaded = _weights(self.folder)
         if loaded.layout != examples.clips.layout.name:
             raise UserError(f"its weights are for layout {loaded.layout}, these clips are of {examples.clips.layout.name}")
-        return Fitted(dict(loaded.state), {**_NO_CODE, "fitted_to": str(loaded.info.get("dataset", ""))[:100]})
+        return Fitted(dict(loaded.state), {**NO_CODE, "fitted_to": str(loaded.info.get("dataset", ""))[:100]})
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
         out = _weights(self.folder).spec.value.transform(batch, state)
@@ -71,7 +71,7 @@ class SubmittedClips(Anonymizer):
         """The clips are checked by `check_clips`."""
 
     def fit(self, examples: Examples) -> Fitted:
-        return Fitted(info=_NO_CODE)
+        return Fitted(info=NO_CODE)
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
         store, places = _clips(self.folder)
@@ -131,7 +131,7 @@ class SubmittedScores(Attacker):
     def fit(
         self, clips: ClipSet, part: Part, preset: Preset, folder: Path, *, seed: int, progress: Progress | None = None
     ) -> dict[str, Any]:
-        return dict(_NO_CODE)
+        return dict(NO_CODE)
 
     def budget(self, preset: Preset) -> Mapping[str, Any]:
         return {}

@@ -14,6 +14,7 @@ from bench.submission.foreign import ForeignAnonymizer, ForeignAttacker
 from bench.submission.hidden import GRID
 from bench.submission.isolation import Limits
 from bench.submission.manifest import Line, Manifest, Text, identity, printable
+from bench.submission.networks import Networks, SubmittedNetworks
 from bench.submission.prepared import SubmittedClips, SubmittedScores, SubmittedWeights
 from bench.submission.session import Foreign, ForeignError, shared_session
 
@@ -113,12 +114,17 @@ class Submission:
         stated: dict[str, Any] = {"submission": files, "kind": manifest.kind}
         if self.makes == "anonymizer":
             stated["grid"] = GRID
-        if manifest.weights:
+        if manifest.weights and self.makes == "attacker":
+            networks = Networks.load((self.folder / manifest.weights.folder).resolve())
+            known = networks.spec.value
+            value: Any = SubmittedNetworks(folder=str(networks.folder), target=known.target, code_version=known.code_version)
+            stated |= {"method": str(networks.spec), "backbone": networks.spec.parameters["backbone"]}
+        elif manifest.weights:
             fitted = FittedAnonymizer.load(self.folder / manifest.weights.folder)
             if fitted.spec.plugin.provider != "builtin":
                 raise UserError(f"its weights are for {fitted.spec}, which is no method of this package; submit it as code")
             known = fitted.spec.value
-            value: Any = SubmittedWeights(
+            value = SubmittedWeights(
                 str((self.folder / manifest.weights.folder).resolve()), known.stochastic, known.causal, known.code_version
             )
             stated["method"] = str(fitted.spec)

@@ -5,10 +5,15 @@ from pathlib import Path
 from string import Template
 
 from bench.files import UserError, atomic_folder
-from bench.publish import Wish, publish
+from bench.occupied import at_work
+from bench.presets import smoke_preset
+from bench.progress import Display
+from bench.publish import Wish, open_bench, publish
+from bench.registry import ATTACKERS
+from bench.specs import parse_spec
 from bench.submission.manifest import is_name, seal
 
-KINDS = ("anonymizer", "attacker", "weights", "data")
+KINDS = ("anonymizer", "attacker", "weights", "attacker-weights", "data")
 _EXAMPLE = "synthetic:people=6,motions=3,cameras=1"  # a data set that anybody may release
 _GROUPS = {"anonymizer": "anonymizers", "attacker": "attackers"}
 _CODE_STEPS = (
@@ -44,6 +49,8 @@ def new_submission(folder: Path, kind: str, results: Path) -> Path:
             if kind == "weights":
                 given |= {"out": temporary / ".released", "save_weights": temporary / "fitted"}
             publish(_wish(results, **given))
+        if kind == "attacker-weights":
+            _train_example(temporary / "trained", results)
         _remove(temporary / ".released")
         seal(temporary)
     return folder
@@ -51,6 +58,15 @@ def new_submission(folder: Path, kind: str, results: Path) -> Path:
 
 def _wish(results: Path, *, out: Path, kind: str, save_weights: Path | None = None) -> Wish:
     return Wish(_EXAMPLE, None, "quick", "cpu", "mean-skeleton", None, out, kind, save_weights, 0, results)
+
+
+def _train_example(folder: Path, results: Path) -> None:
+    """The networks of a small attacker, trained for seconds."""
+    from bench.submission.networks import export
+
+    with Display() as display, at_work(results):
+        bench = open_bench(_EXAMPLE, None, smoke_preset(), "cpu", results, display)
+        export(bench, parse_spec("sgn-reid", ATTACKERS), 0, folder)
 
 
 def _remove(folder: Path) -> None:
@@ -67,17 +83,18 @@ class _Writer:
         module = name.replace("-", "_")
         group = _GROUPS.get(kind, "")
         self._values = {
-            "kind": {"anonymizer": "code"}.get(kind, kind),
+            "kind": {"anonymizer": "code", "attacker-weights": "attacker"}.get(kind, kind),
             "name": name,
             "title": name.replace("-", " ").capitalize(),
             "module": module,
             "class_name": "".join(piece.capitalize() for piece in name.split("-")),
             "group": group,
-            "dataset": _EXAMPLE if kind in ("weights", "data") else "synthetic",
+            "dataset": "synthetic" if group else _EXAMPLE,
             "steps": _CODE_STEPS.format(group=group) if group else _STEPS,
         }
         code = f'[code]\nsource = "src"\ntarget = "{module}:{self._values["class_name"]}"\n# parameters = {{ std = 0.1 }}\n'
-        tables = {"weights": '[weights]\nfolder = "fitted"\n', "data": '[data]\nfolder = "clips"\n'}
+        folders = {"weights": ("weights", "fitted"), "attacker-weights": ("weights", "trained"), "data": ("data", "clips")}
+        tables = {kind: f'[{table}]\nfolder = "{folder}"\n' for kind, (table, folder) in folders.items()}
         self._values["table"] = tables.get(kind, code)
 
     def all(self) -> None:

@@ -130,3 +130,11 @@ def test_a_family_differs_in_strength_only():
 def test_a_plugin_that_cannot_be_chained_says_so():
     with pytest.raises(SpecError, match="cannot be joined"):
         parse_spec("optional+optional", OPTIONAL)
+
+
+def test_a_value_may_hold_a_plus_where_nothing_can_be_joined():
+    spec = parse_spec("sgn-reid:streams=joint+bone", ATTACKERS)
+    assert spec.value.streams == "joint+bone"
+    assert parse_spec(str(spec), ATTACKERS) == spec
+    with pytest.raises(SpecError, match="cannot be joined"):
+        parse_spec("sgn-reid + bones-lda", ATTACKERS)
