@@ -11,9 +11,9 @@ import numpy as np
 
 from bench.data.store import ClipStore
 from bench.files import UserError, digest, read_json, whole_digest
-from bench.pipeline import rows_digest
 from bench.records import IDENTITY, Record, records
 from bench.stages import CHECKPOINT, content_of
+from bench.workshop import rows_digest
 
 _WRITTEN = ("records", "measured", "runs", "status")  # where single files are written
 

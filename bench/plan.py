@@ -9,13 +9,13 @@ from bench.data.prepare import open_or_prepare
 from bench.data.store import ClipStore
 from bench.files import UserError
 from bench.jobs import Job
-from bench.pipeline import attacker_backbone
 from bench.presets import Preset
 from bench.protocols import ACTION, LINKAGE, SUBJECT, Protocol, ProtocolError, fold_of, instantiate
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.specs import Spec, SpecError, parse_spec, parse_specs
 from bench.summary import CONTROLS, NUISANCE, NUISANCE_LINKAGE, SHUFFLED
 from bench.threat import RANKING, THREATS, parse_threats
+from bench.workshop import attacker_backbone
 
 DEFAULT_THREATS = "ignorant,semi-informed"
 DEFAULT_ATTACKERS = "shiftgcn-reid,bones-lda,bones-lda:target=gender"

@@ -27,9 +27,10 @@ import torch
 from bench.files import UserError, atomic_file, digest, file_name, json_text, package_version, read_json, whole_digest, write_json
 from bench.jobs import Job, Outcome, drawn
 from bench.pairs import REGIMES
-from bench.pipeline import VERSIONS, Bench
+from bench.pipeline import Bench
 from bench.protocols import ACTION, ATTRIBUTES, MEASURED_TARGETS, Part, fold_of
 from bench.specs import Spec
+from bench.workshop import VERSIONS
 
 SCHEMA = 5
 _OF_DRAWS = ("attack", "action_raw", "action_retrained", "transfer_retrained", "fidelity")

@@ -11,7 +11,7 @@ from bench.data.store import ClipStore
 from bench.execution import make_deterministic
 from bench.executors.limits import Limits, mind_memory
 from bench.jobs import Job, Unit
-from bench.pipeline import Bench, Step
+from bench.pipeline import Bench
 from bench.presets import Preset
 from bench.protocols import Protocol
 from bench.records import make_record
@@ -19,6 +19,7 @@ from bench.stages import StageStore
 from bench.status import Reporter
 from bench.threads import limit_threads
 from bench.time_limit import limited
+from bench.workshop import Step
 
 
 @dataclass(frozen=True)
