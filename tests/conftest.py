@@ -6,6 +6,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # several at a time, and what they start: a thread each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torch, which others import after this file, reads it once
+
 import pytest
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -68,9 +68,9 @@ def fit_linker(name, folder, notes, stop):
         (fit_anonymizer, "adversarial + adversarial", (14,)),  # the second sees other clips
         (fit_anonymizer, "explain-mask:k=3", (5,)),
         (fit_anonymizer, "dmr", (2,)),
-        (fit_anonymizer, "pmr", (2,)),
+        pytest.param(fit_anonymizer, "pmr", (2,), marks=pytest.mark.slow),
         (fit_inverter, "temporal", (3,)),
-        (fit_linker, "lan-linkage", (1, 4)),
+        pytest.param(fit_linker, "lan-linkage", (1, 4), marks=pytest.mark.slow),
     ],
 )
 def test_an_interrupted_training_goes_on_to_the_same_numbers(fit, name, stops, tmp_path, monkeypatch):
@@ -116,6 +116,7 @@ def test_the_game_takes_smaller_pieces_where_memory_is_short(monkeypatch):
     assert ends[0] == pytest.approx(ends[1], rel=0.1)  # the batches are the same; what is drawn for their augmentation is not
 
 
+@pytest.mark.slow
 def test_retargeting_takes_smaller_pieces_where_memory_is_short(monkeypatch):
     examples = dataclasses.replace(make_examples(make_clips()), preset=dataclasses.replace(SMALL, attack=LARGER))
     plain = Retargeter(examples, adversaries=True).train()
@@ -129,7 +130,11 @@ def test_retargeting_takes_smaller_pieces_where_memory_is_short(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("fit", "network", "key"), [(fit_inverter, RestoringNetwork, "restored"), (fit_linker, PairNetwork, "scores")]
+    ("fit", "network", "key"),
+    [
+        (fit_inverter, RestoringNetwork, "restored"),
+        pytest.param(fit_linker, PairNetwork, "scores", marks=pytest.mark.slow),
+    ],
 )
 def test_attackers_take_smaller_pieces_where_memory_is_short(fit, network, key, tmp_path, monkeypatch):
     for name in ("plain", "pieces"):
