@@ -1,6 +1,7 @@
 """`bench` in this process, with a budget of seconds."""
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,11 @@ def shrink_budget(patch: pytest.MonkeyPatch) -> None:
 def bench(*arguments: str, results: Path) -> Result:
     """What a command says and how it ends; an error that it does not tell by itself is raised."""
     return CliRunner().invoke(main, [*arguments, "--results", str(results)], catch_exceptions=False)
+
+
+def stages(results: Path, name: str) -> list[dict]:
+    """What each stage of a kind states."""
+    return [json.loads(file.read_text()) for file in (results / "stages" / name).glob("*/stage.json")]
 
 
 def record_bytes(results: Path) -> dict[str, bytes]:
