@@ -109,10 +109,10 @@ NOT_RUN = {
     "ruff format --check .": CI,
     "bench validate --quick": "minutes; tests/bench/test_validation.py runs it",
     "bench ui": "serves until it is stopped",
-    "[ -e jobs/0000.json ]": "part of the line for Slurm, which tests/bench/test_upkeep.py runs",
+    "[ -e jobs/0000.json ]": "part of the line for Slurm, which tests/bench/test_plan.py runs",
     "sbatch --array=0-$(($(ls jobs/*.json | wc -l) - 1)) --gpus=1 "
     "--wrap='bench job jobs/$(printf %04d $SLURM_ARRAY_TASK_ID).json'": (
-        "needs a cluster; tests/bench/test_upkeep.py runs `bench job` on every file that `bench plan --jobs` writes"
+        "needs a cluster; tests/bench/test_plan.py runs `bench job` on every file that `bench plan --jobs` writes"
     ),
     "python -m benchmarks.backbones --backbone ms-g3d": SPEED,
     "python -m benchmarks.data": SPEED,

@@ -4,6 +4,7 @@ import dataclasses
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner, Result
@@ -11,6 +12,7 @@ from torch import nn
 
 from bench.cli import main
 from bench.presets import PRESETS
+from bench.records import records
 from bench.registry import BACKBONES, Plugin
 
 DATA = "synthetic:people=4,motions=3,cameras=1"
@@ -67,3 +69,20 @@ def record_bytes(results: Path) -> dict[str, bytes]:
     folder = results / "records"
     files = {path: path.read_bytes() for path in folder.rglob("*.json") if not path.name.endswith(".manifest.json")}
     return {str(path.relative_to(folder)): content for path, content in files.items()}
+
+
+def cut_predictions(results: Path) -> Path:
+    """Cuts the predictions of a record; says which."""
+    record = next(records(results / "records"))
+    file = record.path.with_suffix(".npz")
+    file.write_bytes(file.read_bytes()[:1000])
+    return record.path
+
+
+def change_predictions(results: Path) -> Path:
+    """Writes other predictions beside a record; says which."""
+    record = next(records(results / "records"))
+    arrays = record.predictions()
+    arrays["attack"][0] = 1 - arrays["attack"][0]
+    np.savez(record.path.with_suffix(".npz"), **arrays)
+    return record.path

@@ -1,6 +1,7 @@
 """What several files of tests look at."""
 
 import json
+import shutil
 
 import pytest
 
@@ -16,3 +17,15 @@ def finished(tmp_path_factory):
         outcome = bench(*RUN, "--json", str(results / "rows.json"), results=results)
     assert outcome.exit_code == 0, outcome.output
     return results, json.loads((results / "rows.json").read_text()), outcome
+
+
+@pytest.fixture(scope="session")
+def measured(finished):
+    """The results of that run."""
+    return finished[0]
+
+
+@pytest.fixture
+def copied(measured, tmp_path):
+    """A copy of them."""
+    return shutil.copytree(measured, tmp_path / "copy")
