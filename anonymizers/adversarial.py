@@ -13,6 +13,7 @@ from bench import classifiers
 from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted
 from bench.presets import Preset
 from bench.protocols import SUBJECT
+from bench.registry import BACKBONES
 from bench.specs import param
 
 _ATTRIBUTES = {SUBJECT: (SUBJECT,), "gender": ("gender",), "both": (SUBJECT, "gender")}
@@ -54,6 +55,8 @@ class Adversarial(Anonymizer):
         return {
             "network": self._network(preset),
             "training": asdict(preset.attack),
+            # Its dropout in the game was not seeded before: fits of then are not those of now.
+            **({"dropout": "seeded"} if getattr(BACKBONES[self.privacy_backbone].load(), "drops_out", False) else {}),
             **{
                 name: {**classifiers.describe(backbone), "training": asdict(classifiers.config_for(backbone, config))}
                 for name, (backbone, config) in budgets.items()

@@ -54,18 +54,20 @@ class ExplainMask(Anonymizer):
         if self.k > joints:
             raise UserError(f"explain-mask: k is {self.k}, but there are only {joints} joints")
         preset = examples.preset
-        private = self._sensitivity(examples, self.private, preset.attack, 0)
-        action = self._sensitivity(examples, ACTION, preset.utility, 1)
+        private, *of_private = self._sensitivity(examples, self.private, preset.attack, 0)
+        action, *of_action = self._sensitivity(examples, ACTION, preset.utility, 1)
         weight = private - self.spare * action
         chosen = weight.topk(self.k).indices
         scale = torch.zeros(joints, device=weight.device)
         scale[chosen] = (weight[chosen].clamp_min(0) / weight[chosen[0]].clamp_min(1e-9)).sqrt()
         names = examples.clips.layout.joints
         told = {"masked": [names[j] for j in chosen.tolist()], "private": private.tolist(), "action": action.tolist()}
+        if sizes := [size for size in (*of_private, *of_action) if size]:
+            told["micro_batch"] = min(sizes)
         return Fitted({"joints": chosen, "scale": scale}, told)
 
-    def _sensitivity(self, examples: Examples, target: str, budget: TrainingConfig, place: int) -> Tensor:
-        """(V,) share of each joint in |gradient x input| of a network trained on raw clips."""
+    def _sensitivity(self, examples: Examples, target: str, budget: TrainingConfig, place: int) -> tuple[Tensor, int]:
+        """(V,) share of each joint in |gradient x input| of a network trained on raw clips, and the `micro_batch` of that."""
         if target not in examples.parts:
             raise UserError(f"explain-mask needs labels of {target!r}; the data has them for {', '.join(examples.parts)}")
         part, clips = examples.parts[target].of_trained_classes(), examples.clips
@@ -76,12 +78,12 @@ class ExplainMask(Anonymizer):
             examples.progress(place * total + done, 2 * total, f"{target}: {text}")
 
         how = {"seed": examples.seed, "progress": report, "checkpoint": examples.checkpoint(target)}
-        classifiers.train(model, clips, part, config, **how)
+        history = classifiers.train(model, clips, part, config, **how)
         labels = torch.from_numpy(part.labels).to(clips.device)
         total = torch.zeros(clips.layout.num_joints, device=clips.device)
         for indices in torch.from_numpy(part.train).to(clips.device).split(_BATCH):
             total += attribution(model, clips.windows(indices, config.frames, config.sampling), labels[indices])
-        return total / total.sum().clamp_min(1e-12)
+        return total / total.sum().clamp_min(1e-12), history.micro_batch
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
         device = batch.clips.device

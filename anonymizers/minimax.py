@@ -65,6 +65,9 @@ class Classifier:
         return self.config.frames, self.config.sampling
 
 
+_ALL = 2**31  # more bone directions than a batch has
+
+
 @dataclass
 class _Stand:
     """Where the game stands between two epochs, besides weights, momenta and generators.
@@ -74,7 +77,9 @@ class _Stand:
         turn: Steps taken.
         best, chosen: Margin and number of the epoch whose weights are kept.
         micro_batch: Clips that go through the networks at a time.
+        directions: Bone directions that go through the discriminator at a time.
         curves: Of all terms so far.
+        raw_curves: How the classifiers learnt from raw clips, that of actions first.
     """
 
     epoch: int = 0
@@ -82,7 +87,9 @@ class _Stand:
     best: float = -np.inf
     chosen: int = 0
     micro_batch: int = 0
+    directions: int = _ALL
     curves: dict[str, list[float]] = field(default_factory=dict)
+    raw_curves: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Game:
@@ -121,7 +128,7 @@ class Game:
         self.published = self.config.published
         if self.published:
             self.config = replace(self.config, lr=lr)
-        self.generator, self.pieces = examples.generator(), Pieces(self.config.batch)
+        self.generator, self.pieces, self.judged = examples.generator(), Pieces(self.config.batch), Pieces(_ALL)
         parts = {name: _part(examples, name) for name in (ACTION, *private)}
         count = len(parts) + 1
         backbone, weights = action
@@ -161,7 +168,8 @@ class Game:
 
         how = {"seed": self.seed, "progress": report, "checkpoint": self.checkpoint(f"raw-{place[0]}")}
         history = classifiers.train(model, self.clips, part, config, **how)
-        curves = {"validation_loss": history.validation_loss, "validation_accuracy": history.validation_accuracy}
+        told = history.describe()
+        curves = {name: told[name] for name in ("validation_loss", "validation_accuracy", "micro_batch") if name in told}
         return Classifier(model, config, labels, curves)
 
     def play(self) -> dict[str, Any]:
@@ -181,11 +189,11 @@ class Game:
             epochs = max(1, config.most_steps // steps)
             config = replace(config, epochs=epochs, warmup=min(config.warmup, 0.1 * epochs))
         raw = [self._frozen_copy(g) for g in self.privacy]
-        stand, kept = _Stand(), self.anonymizer.state_dict()
-        saved, unsaved = self._checkpoint(config, movers, critic), ""
+        stand, kept = _Stand(raw_curves=[g.curves for g in (self.action, *self.privacy)]), self.anonymizer.state_dict()
+        saved, unsaved = self._checkpoint(config, movers, critic, raw), ""
         if found := saved.restore():
             kept, stand = found[0], _Stand(**found[1])
-            self.pieces.size = stand.micro_batch
+            self.pieces.size, self.judged.size = stand.micro_batch, stand.directions
         for epoch in range(stand.epoch, config.epochs):
             order = self.train[torch.randperm(len(self.train), generator=self.generator, device=self.clips.device)]
             batches = order.split(config.batch)[:steps]
@@ -218,29 +226,39 @@ class Game:
             done = self.share + (1 - self.share) * (epoch + 1) / config.epochs
             text = f"action {told['action_accuracy']:.2f}, private {told['private_accuracy']:.2f} on held-out clips{unsaved}"
             self.progress(round(1000 * done), 1000, text)
-            stand.epoch, stand.micro_batch = epoch + 1, self.pieces.size
+            stand.epoch, stand.micro_batch, stand.directions = epoch + 1, self.pieces.size, self.judged.size
             unsaved = saved.save(kept, asdict(stand), last=stand.epoch == config.epochs)
         self.anonymizer.load_state_dict(kept)
         self.anonymizer.eval()
         return {
             "curves": stand.curves,
             "best_epoch": stand.chosen,
-            "raw_curves": {"action": self.action.curves, "private": [g.curves for g in self.privacy]},
+            "raw_curves": {"action": stand.raw_curves[0], "private": stand.raw_curves[1:]},
             **({"micro_batch": self.pieces.size} if self.pieces.size < config.batch else {}),
+            **({"directions": self.judged.size} if self.judged.size < _ALL else {}),
         }
 
     def _checkpoint(
-        self, config: TrainingConfig, movers: Sequence[torch.optim.Optimizer], critic: torch.optim.Optimizer
+        self,
+        config: TrainingConfig,
+        movers: Sequence[torch.optim.Optimizer],
+        critic: torch.optim.Optimizer,
+        raw: Sequence[Classifier],
     ) -> Checkpoint:
+        """Of all networks that take part, those that learn no more as well: made anew elsewhere they would be others."""
         place = [self.clips.device.type, precision_of(self.clips.device, config.precision)]
+        classifiers_of = [[asdict(g.config), g.labels.tolist()] for g in (self.action, *self.privacy)]
         of = [asdict(config), asdict(self.terms), self.seed, self.minimization_steps, self.train.tolist(), place]
+        of += [type(self.anonymizer).__qualname__, classifiers_of, self.clips.sketch()]
         return Checkpoint(
             self.checkpoint("game"),
             digest(of),
             networks={
                 "anonymizer": self.anonymizer,
                 "discriminator": self.discriminator,
+                "action": self.action.model,
                 **{f"privacy {i}": g.model for i, g in enumerate(self.privacy)},
+                **{f"raw {i}": g.model for i, g in enumerate(raw)},
             },
             optimisers={"critic": critic} | {str(i): mover for i, mover in enumerate(movers)},
             generators={"clips": self.generator},
@@ -295,7 +313,7 @@ class Game:
             hinge = functional.relu(1 - self.discriminator(real[piece])) + functional.relu(1 + self.discriminator(made[piece]))
             return hinge.mean(), {"discriminator_loss": hinge.mean()}
 
-        return descend(critic, loss_of, len(real), Pieces(len(real)))
+        return descend(critic, loss_of, len(real), self.judged)
 
     def _maximise(self, indices: Tensor, longest: int, movers: Sequence[torch.optim.Optimizer]) -> dict[str, Tensor]:
         """A step of the privacy classifiers."""

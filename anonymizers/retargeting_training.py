@@ -178,7 +178,12 @@ class Retargeter:
     def _checkpoint(self, steps: dict[str, int]) -> Checkpoint:
         return Checkpoint(
             self.examples.checkpoint("retargeting"),
-            digest([asdict(self.sizes), steps, self.examples.seed, list(self.clips.names), self.clips.device.type]),
+            digest(
+                [
+                    *(asdict(self.sizes), steps, self.examples.seed, self.clips.device.type, self.clips.sketch()),
+                    *(self.people.tolist(), self.actions.tolist()),
+                ]
+            ),
             networks={name: getattr(self, name) for name in ("motion", "privacy", "decoder", "heads", "critic")},
             optimisers=self.movers,
             generators={"draws": self.generator},

@@ -117,7 +117,9 @@ class TemporalInverter(Inverter):
         epochs = min(self.epochs, preset.attack.most_steps // steps) if preset.attack.most_steps else self.epochs
         curve = [_position_error(network, released, raw, part.validation)]
         best = {key: value.clone() for key, value in network.state_dict().items()}
-        saved, unsaved = self._checkpoint(folder, epochs, seed, network, optimiser, generator), ""
+        of = digest([asdict(self), epochs, seed, raw.device.type, part.train.tolist(), raw.sketch(), released.sketch()])
+        on = {"networks": {"inverter": network}, "optimisers": {"inverter": optimiser}, "generators": {"clips": generator}}
+        saved, unsaved = Checkpoint(folder / f"inverter{CHECKPOINT}", of, **on), ""
         pieces = Pieces(self.batch)
         if found := saved.restore():
             best, curve, pieces.size = found[0], found[1]["curve"], found[1]["micro_batch"]
@@ -148,23 +150,6 @@ class TemporalInverter(Inverter):
             "curve": curve,
             **({"micro_batch": pieces.size} if pieces.size < self.batch else {}),
         }
-
-    def _checkpoint(
-        self,
-        folder: Path,
-        epochs: int,
-        seed: int,
-        network: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        generator: torch.Generator,
-    ) -> Checkpoint:
-        return Checkpoint(
-            folder / f"inverter{CHECKPOINT}",
-            digest([asdict(self), epochs, seed, generator.device.type]),
-            networks={"inverter": network},
-            optimisers={"inverter": optimiser},
-            generators={"clips": generator},
-        )
 
     def _loss(
         self, network: nn.Module, seen: Tensor, truth: Tensor, bones: Tensor, piece: slice

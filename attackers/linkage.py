@@ -155,12 +155,12 @@ class LinkageNetwork(Linker):
             epochs = min(epochs, max(config.most_steps // steps, 1))
         curve: list[float] = []
         best: dict[str, Tensor] = {}
-        pieces = Pieces(self.batch)
+        pieces = Pieces(self.batch, least=2)  # the head normalises over pairs
         with classifiers.seeded(seed, clips.device):  # dropout
             place = [clips.device.type, precision_of(clips.device, config.precision)]
             saved = Checkpoint(
                 folder / f"pairs{CHECKPOINT}",
-                digest([asdict(self), asdict(config), epochs, steps, lr, seed, place]),
+                digest([asdict(self), asdict(config), epochs, steps, lr, seed, place, clips.sketch(), train.clips.tolist()]),
                 networks={"pairs": network},
                 optimisers={"pairs": optimiser},
                 generators={"clips": generator},

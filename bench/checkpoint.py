@@ -2,7 +2,9 @@
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,18 @@ from torch import Tensor, nn
 from bench.files import atomic_file
 
 EVERY = 60.0  # seconds between two writings
+_earlier: ContextVar[list[float] | None] = ContextVar("earlier", default=None)
+
+
+@contextmanager
+def counting() -> Iterator[list[float]]:
+    """Yields a list that gets the seconds of earlier attempts from which trainings go on meanwhile."""
+    found: list[float] = []
+    token = _earlier.set(found)
+    try:
+        yield found
+    finally:
+        _earlier.reset(token)
 
 
 class Checkpoint:
@@ -24,8 +38,7 @@ class Checkpoint:
         of: Digest of all that determines the training; a checkpoint of another one is not taken.
         networks: By names of your choice; their weights and buffers.
         optimisers: By names; their momenta and learning rates.
-        generators: By names, at least one, all on the device of the training; torch's global generators, which draw dropout, are
-            kept besides.
+        generators: By names; torch's global generators, which draw dropout, are kept besides.
     """
 
     def __init__(
@@ -41,6 +54,7 @@ class Checkpoint:
         self._networks, self._optimisers, self._generators = networks, optimisers, generators
         self._device = next(next(iter(networks.values())).parameters()).device
         self._begun = self._saved = time.monotonic()
+        self._spent = 0.0  # by earlier attempts
         self._failed = False
 
     def save(self, chosen: Mapping[str, Tensor], numbers: Mapping[str, Any], *, last: bool = False) -> str:
@@ -74,7 +88,8 @@ class Checkpoint:
         if self._device.type == "cuda":
             tensors["global_cuda"] = torch.cuda.get_rng_state(self._device)
         whole = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
-        about = {"of": self.of, "numbers": json.dumps(numbers), "rates": json.dumps(rates)}
+        spent = self._spent + time.monotonic() - self._begun
+        about = {"of": self.of, "numbers": json.dumps(numbers), "rates": json.dumps(rates), "seconds": f"{spent:.3f}"}
         try:
             with atomic_file(self.path) as temporary:
                 save_file(whole, temporary, metadata=about)
@@ -111,21 +126,27 @@ class Checkpoint:
         for which, network in self._networks.items():
             if _shapes(weights[which]) != _shapes(network.state_dict()):
                 return None  # it was changed since
+        rates = json.loads(about["rates"])
+        if {which: len(of) for which, of in rates.items()} != {n: len(o.param_groups) for n, o in self._optimisers.items()}:
+            return None
         for which, network in self._networks.items():
             network.load_state_dict(weights[which])
-        for which, rates in json.loads(about["rates"]).items():
-            optimiser, state = self._optimisers[which], {}
+        for which, optimiser in self._optimisers.items():
+            state: dict[int, dict[str, Tensor]] = {}
             for name, value in part(f"optimiser {which}.").items():
                 number, _, of = name.partition(".")
                 state.setdefault(int(number), {})[of] = value
             groups = optimiser.state_dict()["param_groups"]
-            groups = [{**group, "lr": rate} for group, rate in zip(groups, rates, strict=True)]
+            groups = [{**group, "lr": rate} for group, rate in zip(groups, rates[which], strict=True)]
             optimiser.load_state_dict({"state": state, "param_groups": groups})
         for which, generator in self._generators.items():
             generator.set_state(tensors[f"generator.{which}"])
         torch.set_rng_state(tensors["global"])
         if self._device.type == "cuda":
             torch.cuda.set_rng_state(tensors["global_cuda"], self._device)
+        self._spent = float(about["seconds"])
+        if (earlier := _earlier.get()) is not None:
+            earlier.append(self._spent)
         return {name: value.to(self._device) for name, value in part("chosen.").items()}, json.loads(about["numbers"])
 
 

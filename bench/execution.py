@@ -92,24 +92,32 @@ class Pieces:
 
     Args:
         size: Clips of a piece; less once they were too many.
+        least: Fewest clips of a piece, such as two where batch normalisation sees nothing but one number a clip.
     """
 
-    def __init__(self, size: int):
+    def __init__(self, size: int, least: int = 1):
         self.size = size
+        self._least = least
+
+    def slices(self, count: int) -> list[slice]:
+        """`count` clips in as few pieces as it takes, their lengths alike."""
+        number = max(1, min(-(-count // self.size), count // self._least))
+        ends = [count * i // number for i in range(number + 1)]
+        return [slice(*ends[i : i + 2]) for i in range(number)]
 
     def __call__(self, function: Callable[[int], T], count: int) -> T:
         """What `function` makes of `count` clips, given how many it may take at a time; it is called again with fewer.
 
         Raises:
-            torch.OutOfMemoryError: if there is not enough for one.
+            torch.OutOfMemoryError: if there is not enough for the fewest.
         """
         while True:
             try:
                 return function(self.size)
             except torch.OutOfMemoryError:
-                if self.size == 1:
+                if min(self.size, count) <= self._least:
                     raise
-            self.size = -(-min(self.size, count) // 2)  # outside the handler, which holds on to what was there
+            self.size = max(-(-min(self.size, count) // 2), self._least)  # outside the handler, which holds on to what was there
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
 

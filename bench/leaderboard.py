@@ -86,7 +86,7 @@ class Row:
 
     @property
     def seeds(self) -> int:
-        return max(len(m.records) for m in self.rows)
+        return max((len(m.records) for m in self.rows if not m.is_control), default=0)
 
     @property
     def checked(self) -> str:

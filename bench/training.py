@@ -153,12 +153,11 @@ def descend(
         What was told, the mean over the batch, without gradients.
     """
 
-    def run(size: int) -> dict[str, Tensor]:
+    def run(_: int) -> dict[str, Tensor]:
         optimiser.zero_grad(set_to_none=True)
         told: dict[str, Tensor] = {}
-        for start in range(0, count, size):
-            piece = slice(start, min(start + size, count))
-            share = (piece.stop - piece.start) / count
+        for piece in pieces.slices(count):
+            share = (piece.stop - piece.start) / count if count else 1.0
             loss, said = loss_of(piece)
             (loss * share).backward()
             for name, value in said.items():
@@ -292,7 +291,10 @@ def train_classifier(
     guessing = _guessing(labels[torch.as_tensor(validation, device=device)])
     # A generator of another kind of device cannot be put back, and other precision is another training.
     place = [device.type, precision_of(device, config.precision), team.size]
-    of = digest([asdict(config), seed, np.asarray(train).tolist(), np.asarray(validation).tolist(), place])
+    of = ""
+    if checkpoint:
+        what = [type(model).__qualname__, type(loss_of).__qualname__, clips.sketch(), labels.tolist()]
+        of = digest([asdict(config), seed, np.asarray(train).tolist(), np.asarray(validation).tolist(), *what, place])
     on = {"networks": {"model": model}, "optimisers": {"model": optimiser}, "generators": {"clips": generator}}
     saved, unsaved = Checkpoint(checkpoint, of, **on), ""
     if found := saved.restore():

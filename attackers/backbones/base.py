@@ -185,6 +185,7 @@ class BodyBackbone(Backbone):
     """
 
     has_input_norm: ClassVar[bool] = True
+    drops_out: ClassVar[bool] = False  # in training
 
     def __init__(self, *, layout: Layout, num_classes: int, num_bodies: int, width: float = 1.0, in_channels: int = 3):
         super().__init__(layout=layout, num_classes=num_classes, num_bodies=num_bodies, width=width, in_channels=in_channels)

@@ -117,6 +117,7 @@ class SGN(BodyBackbone):
     """
 
     has_input_norm: ClassVar[bool] = False
+    drops_out: ClassVar[bool] = True
     code_version: ClassVar[int] = 2
     requires: ClassVar[Mapping[str, object]] = {"frames": FRAMES, "sampling": "uniform", "optimiser": "adam", "lr": 1e-3}
     published_recipe: ClassVar[Mapping[str, object]] = {

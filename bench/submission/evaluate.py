@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ from bench.threat import RANKING
 
 @dataclass(frozen=True)
 class Budget:
-    """How a submission is evaluated; nothing of it is the submission's to choose but seeds and data set.
+    """How a submission is evaluated; nothing of it is the submission's to choose but data set, and seeds where it takes part.
 
     Args:
         dataset, protocol: Instead of the manifest's.
@@ -156,11 +156,23 @@ def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> 
     }
     if submission.makes == "anonymizer":
         methods = [*(parse_spec(name, ANONYMIZERS) for name in ("identity", "null")), spec]
-        return make_plan(anonymizers=methods, attackers=budget.attackers, **common)
+        return _with_own_seeds(make_plan(anonymizers=methods, attackers=budget.attackers, **common), spec)
     if manifest.scores:
         return make_plan(anonymizers=manifest.scores.anonymizer, attackers=[spec], controls=False, **common)
     methods = budget.anonymizers or measured_before(dataset, preset.name, results, budget)
-    return make_plan(anonymizers=methods, attackers=[spec], **common)
+    plan = make_plan(anonymizers=methods, attackers=[spec], controls=not spec.value.control, **common)
+    return _with_own_seeds(plan, spec)
+
+
+def _with_own_seeds(plan: Plan, spec: Spec) -> Plan:
+    """The plan with its first seed 0 and so on wherever the submission takes no part.
+
+    Controls and raw clips stand in one row with those of everybody else: who may choose their seeds could choose such by which a
+    control fails, and so cost all others their ranks.
+    """
+    ours = {seed: number for number, seed in enumerate(dict.fromkeys(job.seed for job in plan.jobs))}
+    jobs = (job if spec in (job.anonymizer, job.attacker) else replace(job, seed=ours[job.seed]) for job in plan.jobs)
+    return replace(plan, jobs=tuple(jobs))
 
 
 def measured_before(dataset: str, preset: str, results: Path, budget: Budget) -> str | list[Spec]:

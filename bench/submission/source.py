@@ -115,9 +115,10 @@ class Submission:
         if self.makes == "anonymizer":
             stated["grid"] = GRID
         if manifest.weights and self.makes == "attacker":
-            networks = Networks.load((self.folder / manifest.weights.folder).resolve())
+            place = (self.folder / manifest.weights.folder).resolve()
+            networks = Networks.load(place)
             known = networks.spec.value
-            value: Any = SubmittedNetworks(folder=str(networks.folder), target=known.target, code_version=known.code_version)
+            value: Any = SubmittedNetworks(folder=str(place), target=known.target, code_version=known.code_version)
             stated |= {"method": str(networks.spec), "backbone": networks.spec.parameters["backbone"]}
         elif manifest.weights:
             fitted = FittedAnonymizer.load(self.folder / manifest.weights.folder)

@@ -1,6 +1,7 @@
 """Trained networks of an attacker as a submission: what is taken of them, what is refused, and what they count for."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,11 +9,18 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench.data.clips import ClipSet
+from bench.data.prepare import open_or_prepare
 from bench.files import UserError
 from bench.grid import Grid
-from bench.submission.evaluate import Budget, evaluate
+from bench.pipeline import Bench
+from bench.plan import choose_protocol
+from bench.presets import smoke_preset
+from bench.registry import ATTACKERS, DATASETS
+from bench.specs import parse_spec
+from bench.stages import StageStore
+from bench.submission.evaluate import Budget, _plan, evaluate
 from bench.submission.manifest import read_manifest, seal
-from bench.submission.networks import Networks
+from bench.submission.networks import Networks, export
 from bench.submission.source import Submission
 from bench.submission.template import new_submission
 from tests.attackers.test_neural import PART, PRESET, people
@@ -29,8 +37,6 @@ def project(tmp_path_factory):
 
 @pytest.fixture
 def copied(project, tmp_path):
-    import shutil
-
     return shutil.copytree(project[0], tmp_path / "my-net")
 
 
@@ -47,7 +53,11 @@ def state(folder, **change):
         ({"attacker": "bones-lda"}, "no neural attacker"),
         ({"attacker": "lan-linkage"}, "no neural attacker"),
         ({"attacker": "shuffled-labels"}, "no neural attacker"),
+        ({"attacker": "sgn-reid:backbone=nope"}, "nope"),
+        ({"attacker": "sgn-reid:target=linkage"}, "no neural attacker"),
         ({"attacker": "shiftgcn-reid"}, "another network"),
+        ({"classes": 5}, "another network"),
+        ({"fitted_to": {"dataset": "x" * 70_000}}, "plain file of at most"),
         ({"attacker": "sgn-reid:streams=joint+bone"}, "holds no weights"),
         ({"width": 0.2}, "another network"),
         ({"width": 1e6}, "width"),
@@ -65,20 +75,37 @@ def test_networks_must_be_what_they_say(copied, project, change, told):
     assert told in report.findings[0].what
 
 
-@pytest.mark.parametrize("damage", ["cut", "nan", "absent"])
-def test_damaged_weights_are_refused(copied, project, damage):
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        *((damage, "holds no weights") for damage in ("cut", "absent")),
+        *((damage, "not finite") for damage in ("nan", "variance")),
+        *((damage, "another network") for damage in ("double", "more")),
+        ("padding", "larger than the weights"),
+    ],
+)
+def test_damaged_weights_are_refused(copied, project, damage, told):
     path = copied / "trained" / "joint" / "model.safetensors"
     if damage == "cut":
         path.write_bytes(path.read_bytes()[:-9])
-    elif damage == "nan":
+    elif damage == "absent":
+        path.unlink()
+    else:
         weights = load_file(path)
         name = next(name for name, value in weights.items() if value.dtype == torch.float32 and "classifier" not in name)
-        weights[name].view(-1)[0] = float("nan")
+        variance = next(name for name in weights if name.endswith("running_var"))
+        weights |= {
+            "nan": {name: torch.full_like(weights[name], torch.nan)},
+            "double": {name: weights[name].double() * 1e300},
+            "variance": {variance: -weights[variance]},
+            "padding": {"classifier.padding": torch.zeros(2**20)},
+            "more": {"more": torch.zeros(1)},
+        }[damage]
         save_file(weights, path)
-    else:
-        path.unlink()
     seal(copied)
-    assert wrong(checked(copied, project[1])) == {"contract"}
+    report = checked(copied, project[1])
+    assert wrong(report) == {"contract"}
+    assert told in report.findings[0].what
 
 
 def test_an_attacker_holds_code_or_weights_and_nothing_else(copied):
@@ -91,13 +118,15 @@ def test_an_attacker_holds_code_or_weights_and_nothing_else(copied):
 def test_the_body_is_theirs_and_the_head_is_fitted_to_the_clips_at_hand(tmp_path, copied):
     """Whatever they put into the last layer is not used; whatever they put into the others is."""
     clips = people()
-    value = _made_for(copied, clips)
+    _made_for(copied, clips)
     path = copied / "trained" / "joint" / "model.safetensors"
     body = load_file(path)
 
     def learn(name):
-        folder = tmp_path / name
+        folder, sent = tmp_path / name, shutil.copytree(copied, tmp_path / f"{name}, sent")
         folder.mkdir()
+        seal(sent)
+        value = Submission(sent, read_manifest(sent)).spec().value
         value.fit(clips, PART, PRESET, folder, seed=0)
         assert np.isfinite(value.scores(clips, PART.test, PART, PRESET, folder)).all()
         return load_file(folder / "joint" / "model.safetensors")
@@ -113,7 +142,7 @@ def test_the_body_is_theirs_and_the_head_is_fitted_to_the_clips_at_hand(tmp_path
 
 
 def _made_for(folder, clips: ClipSet, seed: int = 1):
-    """The attacker of a submission, its networks made anew for clips of that layout and number of bodies."""
+    """Has the submission hold networks for clips of that layout and number of bodies."""
     from attackers.neural import SGNReID
     from bench import classifiers
 
@@ -122,7 +151,35 @@ def _made_for(folder, clips: ClipSet, seed: int = 1):
     model = classifiers.build(SGNReID().backbone, clips, stated["classes"], config, seed)
     classifiers.save(model, folder / "trained" / "joint")
     state(folder, layout=clips.layout.name, bodies=clips.num_bodies)
-    return Submission(folder, read_manifest(folder)).spec().value
+
+
+@pytest.mark.parametrize("attacker", ["shiftgcn-gender", "msg3d-reid", "2sagcn-reid", "sgn-reid", "sgn-reid:backbone=st-gcn"])
+def test_networks_of_every_kind_are_written_and_read(tmp_path, attacker):
+    store = open_or_prepare(parse_spec(DATA, DATASETS), tmp_path)
+    bench = Bench(store, choose_protocol(parse_spec(DATA, DATASETS), None), smoke_preset(), *_place(tmp_path))
+    spec = parse_spec(attacker, ATTACKERS)
+    networks = Networks.load(export(bench, spec, 0, tmp_path / "out"))
+    assert networks.spec == spec
+    assert len(networks.bodies) == (2 if attacker.startswith("2s") else 1)
+
+
+def _place(folder):
+    return StageStore(folder / "stages"), torch.device("cpu"), _silent
+
+
+@pytest.mark.parametrize("kind", ["attacker-weights", "weights"])
+def test_strangers_do_not_choose_the_seeds_of_controls(tmp_path, project, kind):
+    """Controls stand in one row with those of everybody else: with seeds of their choice one of them might fail."""
+    folder = new_submission(tmp_path / "my-own", kind, tmp_path / "results")
+    manifest = folder / "submission.toml"
+    manifest.write_text(manifest.read_text().replace("seeds = [0, 1, 2]", "seeds = [123456, 987654]"))
+    submission = Submission(folder, read_manifest(folder))
+    spec = submission.spec()
+    plan = _plan(submission, spec, Budget(anonymizers="identity,null", attackers="bones-lda"), tmp_path / "results")
+    own = {job.seed for job in plan.jobs if spec in (job.anonymizer, job.attacker)}
+    others = {job.seed for job in plan.jobs if spec not in (job.anonymizer, job.attacker)}
+    assert own == {123456, 987654}
+    assert others == ({0, 1} if kind == "weights" else set())
 
 
 def test_other_clips_than_they_are_made_for_are_refused(copied, tmp_path):
