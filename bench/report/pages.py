@@ -110,7 +110,7 @@ def _embedded(value: Any) -> Any:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None or not math.isfinite(value) else f"{value:.2f}"
+    return "-" if value is None or not math.isfinite(value) else f"{value:z.2f}"
 
 
 def _key(value: float) -> str:
@@ -121,7 +121,7 @@ def _key(value: float) -> str:
 def _interval(value: Estimate | None) -> str:
     if value is None or not math.isfinite(value.value):
         return "-"
-    return f"{value.value:.2f} [{_number(value.low)}, {_number(value.high)}]"
+    return f"{value.value:z.2f} [{_number(value.low)}, {_number(value.high)}]"
 
 
 def _ends(value: Estimate) -> list[float | None]:

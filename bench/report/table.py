@@ -88,7 +88,7 @@ def _table(title: str, measured: Sequence[Measured], *, narrow: bool = False) ->
 
 
 def _number(row: Mapping[str, Any], name: str) -> str:
-    return f"{row[name]:.2f}" if name in row else "-"
+    return f"{row[name]:z.2f}" if name in row else "-"
 
 
 def _interval(row: Mapping[str, Any], name: str) -> str:
@@ -123,23 +123,23 @@ def _trade_off(grid: Grid) -> list[str]:
     if withheld := [f"{p.anonymizer} ({', '.join(p.withheld)})" for p in grid.points if p.withheld]:
         lines.append(f"No rank, for its flags: {'; '.join(withheld)}.")
     if len(grid.useful) >= 2:
-        members = ", ".join(f"{name} {share:.2f}" for name, (now, share) in grid.pareto.items() if now)
+        members = ", ".join(f"{name} {share:z.2f}" for name, (now, share) in grid.pareto.items() if now)
         volume = grid.hypervolume
         lines.append(f"Pareto set, with the share of resamples of people in which each is in it: {members}.")
-        span = f"{volume.value:.2f} [{volume.low:.2f}, {volume.high:.2f}]"
+        span = f"{volume.value:z.2f} [{volume.low:z.2f}, {volume.high:z.2f}]"
         lines.append(f"Hypervolume {span}. Most retention within a leakage of {_budgets(grid)}.")
     return lines
 
 
 def _budgets(grid: Grid) -> str:
     best = [(budget, grid.best_within(budget)) for budget in BUDGETS]
-    return ", ".join(f"{b:.2f}: {_within(p, b)}" for b, p in best)
+    return ", ".join(f"{b:z.2f}: {_within(p, b)}" for b, p in best)
 
 
 def _within(point: TradeOff | None, budget: float) -> str:
     if point is None:
         return "none"
-    return f"{point.anonymizer} {point.utility.value:.2f}{'' if point.leakage.high <= budget else ' (not surely)'}"
+    return f"{point.anonymizer} {point.utility.value:z.2f}{'' if point.leakage.high <= budget else ' (not surely)'}"
 
 
 def _asked(record: Mapping[str, Any]) -> str:
