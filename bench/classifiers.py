@@ -174,6 +174,13 @@ def embeddings(
     return predict(model.embed, clips, indices, config, generator=generator)
 
 
+def classifier_embeddings(
+    backbone: str, clips: ClipSet, indices: np.ndarray, part: Part, config: TrainingConfig, folder: Path
+) -> np.ndarray:
+    """Embeddings (n, E) float32 of the clips at `indices`, by the weights in `folder`."""
+    return embeddings(load(backbone, clips, part, config, folder), clips, indices, config).cpu().numpy()
+
+
 def classifier_scores(
     backbone: str, clips: ClipSet, indices: np.ndarray, part: Part, config: TrainingConfig, folder: Path
 ) -> np.ndarray:

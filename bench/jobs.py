@@ -125,6 +125,8 @@ class Outcome:
         action_retrained: (D, m, A) action classifier trained on the first release, on released clips.
         transfer_reference, transfer_retrained: The same of the preset's classifier of another kind.
         fidelity: (D, m, F) how far the released poses of the action test clips are from the raw ones (`bench.metrics.geometry`).
+        frechet: (D, 1 + S) Fréchet distance of the action test clips, released and raw, as the raw-trained action classifier
+            embeds them, and the same without each person, in the order of their codes (`bench.metrics.frechet`).
         training: What the attacker reported about its training.
         validation: How well each of its models does on the attacker's own validation part; empty if there is one only.
         learning: How the model that attacks was made.
@@ -144,6 +146,7 @@ class Outcome:
     transfer_reference: np.ndarray
     transfer_retrained: np.ndarray
     fidelity: np.ndarray
+    frechet: np.ndarray
     training: Mapping[str, Any]
     validation: Mapping[str, float]
     learning: str

@@ -16,7 +16,7 @@ from bench.metrics.information import calibrated_information, entropy, min_entro
 from bench.metrics.permutation import leak_p_value, link_p_value
 from bench.metrics.risk import measure_risk, recalls
 from bench.metrics.sets import set_scores
-from bench.metrics.uncertainty import SHARE, Estimate, People, estimate, mean_of_known, variance_components
+from bench.metrics.uncertainty import SHARE, Estimate, People, estimate, jackknifed, mean_of_known, variance_components
 from bench.metrics.verification import clustered_auc, disclosure_grade, measure_linkage, roc_auc
 from bench.protocols import SUBJECT
 from bench.records import Record
@@ -71,7 +71,7 @@ COLUMNS = (
     # What the anonymizer costs: seconds to fit it, milliseconds a clip, how many numbers it learnt, and whether it is causal.
     *("fit_seconds", "transform_ms", "learnt_values", "causal"),
     # How far released poses are from the raw ones (bench/metrics/geometry.py).
-    *(f"{measure}{end}" for measure in MEASURES for end in ("", "_low", "_high")),
+    *(f"{measure}{end}" for measure in (*MEASURES, "frechet") for end in ("", "_low", "_high")),
 )
 
 
@@ -309,6 +309,8 @@ def _use(
         known = np.isfinite(values)
         if known.any():
             found[name] = people.estimate(replace(people, codes=people.codes[known]).mean(values[known]))
+    if "frechet" in predictions[0]:
+        found["frechet"] = jackknifed(np.mean([p["frechet"] for p in predictions], axis=0), bounds=(0.0, np.inf))
     return found
 
 

@@ -13,7 +13,8 @@ import numpy as np
 from safetensors.torch import load_file
 
 from bench.jobs import Attack, Job, Outcome, Release, Training, drawn
-from bench.protocols import hold_out
+from bench.metrics.frechet import frechet_distances
+from bench.protocols import ACTION, hold_out
 from bench.registry import ATTACKERS, INVERTERS
 from bench.specs import Spec, parse_spec
 from bench.stages import MissingStageError, Output
@@ -189,6 +190,10 @@ class Bench(Workshop):
         predictions = {
             drawn(name, draw): found for name, each in of_draws.items() for draw, found in enumerate(each)
         } | references
+        poses = [self.fidelity(release) for release in holder]
+        seen, *shown = (self.embed(raw_model, release) for release in (self.raw, *holder))
+        subjects = self.part(ACTION).subjects[self.part(ACTION).test]
+        people = np.unique(subjects, return_inverse=True)[1]
         fitted = self.fit(job.anonymizer, job.seed)
         models = {
             "fit": fitted,
@@ -202,7 +207,8 @@ class Bench(Workshop):
         return Outcome(
             **{name: np.stack([found.scores for found in each]) for name, each in of_draws.items()},
             **{name: found.scores for name, found in references.items()},
-            fidelity=np.stack([self.fidelity(release) for release in holder]),
+            fidelity=np.stack([found for found, _ in poses]),
+            frechet=np.stack([frechet_distances(seen[0], found, people, people) for found, _ in shown]),
             training=attack.model.info,
             validation=attack.validation,
             learning=attack.learning,
@@ -212,6 +218,11 @@ class Bench(Workshop):
                 **{drawn("release", draw): {"content": release.content} for draw, release in enumerate(holder)},
                 **{which: {"key": output.key} for which, output in models.items()},
                 **{which: {"key": p.stage.key, "content": p.stage.content} for which, p in predictions.items()},
+                **{
+                    drawn(name, draw): {"key": stage.key, "content": stage.content}
+                    for name, each in (("fidelity", poses), ("embedded", shown), ("embedded_reference", [seen]))
+                    for draw, (_, stage) in enumerate(each)
+                },
             },
             outputs=(*models.values(), *(p.stage for p in predictions.values())),
             cost={

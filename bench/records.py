@@ -33,7 +33,7 @@ from bench.specs import Spec
 from bench.workshop import VERSIONS
 
 SCHEMA = 5
-_OF_DRAWS = ("attack", "action_raw", "action_retrained", "transfer_retrained", "fidelity")
+_OF_DRAWS = ("attack", "action_raw", "action_retrained", "transfer_retrained", "fidelity", "frechet")
 _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
 
 
@@ -64,7 +64,8 @@ class Record:
         (P,), and `attack` (D, P).
         Of pooled folds also `fold` (n,): whose model was asked.
         `action_clip`, `action_label`, `action_subject` (m,), `action_reference` and `transfer_reference` (m, A), `action_raw`,
-        `action_retrained` and `transfer_retrained` (D, m, A) and `fidelity` (D, m, F) for the action test clips.
+        `action_retrained` and `transfer_retrained` (D, m, A), `fidelity` (D, m, F) and `frechet` (D, 1 + S) for the action test
+        clips; records of before lack the last.
         The first axis of length D counts the releases that were attacked.
 
         Raises:
@@ -131,6 +132,10 @@ class PooledRecord(Record):
     def predictions(self) -> dict[str, np.ndarray]:
         arrays = [fold.predictions() for fold in self.folds]
         found = {name: np.concatenate([of_fold[name] for of_fold in arrays], axis=int(name in _OF_DRAWS)) for name in arrays[0]}
+        if "frechet" in found:  # of each fold's own people: the mean of the folds, and without a person of one of them
+            each = [of_fold["frechet"] for of_fold in arrays]
+            mean = np.mean([of[:, :1] for of in each], axis=0)
+            found["frechet"] = np.hstack([mean, *(mean + (of[:, 1:] - of[:, :1]) / len(each) for of in each)])
         return {**found, "fold": np.repeat(np.arange(len(arrays)), [len(of_fold["label"]) for of_fold in arrays])}
 
     def manifest(self) -> dict[str, Any]:
@@ -258,6 +263,7 @@ def make_record(folder: Path, bench: Bench, job: Job) -> Record:
         "transfer_reference": outcome.transfer_reference,
         "transfer_retrained": outcome.transfer_retrained,
         "fidelity": outcome.fidelity,
+        "frechet": outcome.frechet,
     }
     with atomic_file(path.with_suffix(".npz")) as temporary, temporary.open("wb") as file:
         np.savez_compressed(file, **arrays)

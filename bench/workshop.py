@@ -42,6 +42,7 @@ VERSIONS = {
     "train": 4,
     "predict": 2,
     "fidelity": 2,
+    "embed": 1,
     "choose": 3,  # among an attacker's models: no stage of its own
 }
 NORMALISATION = "view"
@@ -341,8 +342,21 @@ class Workshop:
         output = self.stages.run("predict", VERSIONS["predict"], inputs, compute)
         return Prediction(np.load(output.path / "scores.npy", allow_pickle=False), output)
 
-    def fidelity(self, release: Release) -> np.ndarray:
-        """(m, F) how far the poses of the action test clips are from the raw ones, in the order of `MEASURES`."""
+    def embed(self, trained: Output, release: Release) -> tuple[np.ndarray, Output]:
+        """(m, E) float32 the action test clips as an action classifier sees them before it names them, and the stage."""
+        part, (backbone, config) = self.part(ACTION), self._utility
+
+        def compute(folder: Path) -> None:
+            found = classifiers.classifier_embeddings(backbone, self.clips(release), part.test, part, config, trained.path)
+            np.save(folder / "embeddings.npy", found)
+
+        inputs = {**self._who(None), "model": trained.key, "clips": release.content, "part": part.digest}
+        inputs["test"] = part.side_digest("test")
+        output = self.stages.run("embed", VERSIONS["embed"], inputs, compute)
+        return np.load(output.path / "embeddings.npy", allow_pickle=False), output
+
+    def fidelity(self, release: Release) -> tuple[np.ndarray, Output]:
+        """(m, F) how far the poses of the action test clips are from the raw ones, in the order of `MEASURES`, and the stage."""
         indices = self.part(ACTION).test
 
         def compute(folder: Path) -> None:
@@ -354,7 +368,7 @@ class Workshop:
         inputs = {"raw": self.raw.content, "clips": release.content, "test": self.part(ACTION).side_digest("test")}
         inputs |= {"layout": self._source.meta["layout"], "frame_rate": self.meta["frame_rate"]}
         output = self.stages.run("fidelity", VERSIONS["fidelity"], inputs, compute)
-        return np.load(output.path / "fidelity.npy", allow_pickle=False)
+        return np.load(output.path / "fidelity.npy", allow_pickle=False), output
 
 
 def attacker_backbone(attacker: Spec) -> dict[str, Any] | None:

@@ -113,21 +113,21 @@ def test_a_wrong_job_is_told_in_one_line(tmp_path, text, message):
     assert len(told.output.strip().splitlines()) == 1
 
 
-def test_a_file_sets_what_the_command_line_does_not(measured, tmp_path):
+def test_a_file_sets_what_the_command_line_does_not(copied, tmp_path):
     file = tmp_path / "grid.toml"
     lines = [f'dataset = "{DATA}"', 'anonymizer = ["identity", "null", "gauss:std=0.1"]', "mlflow = false", "seeds = 3"]
     file.write_text("\n".join([*lines, 'attacker = "bones-lda,shiftgcn-reid:backbone=simple"', 'executor = "serial"']))
     assert "42 pairs" in bench("plan", "--config", str(file), results=tmp_path).stdout
     told = bench("run", "--config", str(file), "--seeds", "1", results=tmp_path / "r")
     assert told.exit_code == 0, told.output
-    assert record_bytes(tmp_path / "r") == record_bytes(measured)
+    assert record_bytes(tmp_path / "r") == record_bytes(copied)
     (log,) = (tmp_path / "r" / "runs").iterdir()
-    (other,) = (measured / "runs").iterdir()
+    (other,) = (copied / "runs").iterdir()
     experiments = [json.loads(file.read_text())["experiment"] for file in (log, other)]
     assert experiments[0] != experiments[1]  # seeds that were not named are the preset's
-    named = bench("run", *RUN[1:], "--seeds", "1", results=measured)
+    named = bench("run", *RUN[1:], "--seeds", "1", results=copied)
     assert named.exit_code == 0
-    assert experiments[0] in {json.loads(file.read_text())["experiment"] for file in (measured / "runs").iterdir()}
+    assert experiments[0] in {json.loads(file.read_text())["experiment"] for file in (copied / "runs").iterdir()}
 
 
 @pytest.mark.parametrize(

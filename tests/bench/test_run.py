@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from bench.measured import COLUMNS, LINKAGE_COLUMNS
 from bench.metrics.geometry import MEASURES
-from bench.records import newest, records
+from bench.records import PooledRecord, newest, pool_folds, records
 from tests.tiny import DATA, HERE, RUN, bench, record_bytes, shrink_budget, stages
 
 
@@ -34,7 +34,7 @@ def test_rows_have_the_common_format_and_sane_values(finished):
         assert row["draws"] == (3 if random else 1)
         absent |= {f"top1_of_{size}_clips_{end}" for size in (5, 10) for end in ("low", "high")}
         # Actions are tested on two people: of so few no interval is stated.
-        of_two = ("action", "utility", "transfer", *MEASURES)
+        of_two = ("action", "utility", "transfer", "frechet", *MEASURES)
         absent |= {name for name in COLUMNS if name.startswith(of_two) and name.endswith(("_low", "_high"))}
         assert set(row) == set(COLUMNS) - set(LINKAGE_COLUMNS) - absent
         assert row["top1"] <= row["mrr"] <= 1
@@ -83,6 +83,10 @@ def test_poses_and_groups_of_people_are_in_the_rows(finished):
     noisy = by["gauss:std=0.1", "bones-lda", "semi-informed"]
     # The distance of two points with noise of 0.1 m on each coordinate is 0.1 m x sqrt(2) x sqrt(8 / pi); the root has none.
     assert noisy["mpjpe"] == pytest.approx(0.1 * 2**0.5 * (8 / np.pi) ** 0.5 * 24 / 25, rel=0.05)
+    assert identity["frechet"] == pytest.approx(0, abs=1e-6)
+    still = by["null", "bones-lda", "semi-informed"]
+    assert min(noisy["frechet"], still["frechet"]) > 0
+    assert "frechet_low" not in noisy  # the action is tested on too few people to leave one out
     assert noisy["jerk_ratio"] > 2
     assert identity["transfer_retention"] == 1
     assert identity["p_leak"] < 0.05
@@ -214,6 +218,13 @@ def test_folds_are_pooled_into_one_table(tmp_path):
     assert rows[1]["leakage"] == pytest.approx(np.mean(folds))  # each model is judged by itself
     aucs = [roc_auc_score(p["label"], p["attack"][0, :, 1]) for p in of_one]
     assert rows[1]["auc"] == pytest.approx(np.mean(aucs))
+    pooled = next(r for r in pool_folds(records(tmp_path / "records")) if isinstance(r, PooledRecord))
+    of_folds = [fold.predictions()["frechet"] for fold in pooled.folds]
+    found = pooled.predictions()["frechet"]
+    assert found.shape[1] == 1 + sum(of.shape[1] - 1 for of in of_folds)
+    assert found[:, 0] == pytest.approx(np.mean([of[:, 0] for of in of_folds], axis=0))
+    # Without the first person of the first fold, that fold has another distance, and the second the same.
+    assert found[:, 1] == pytest.approx((of_folds[0][:, 1] + of_folds[1][:, 0]) / 2)
     again = bench("table", "--protocol", "2-fold", "--json", "-", results=tmp_path)
     assert json.loads(again.stdout)["rows"] == rows
     one = bench("table", "--protocol", "2-fold-1", "--json", "-", results=tmp_path)
@@ -245,12 +256,12 @@ def test_wrong_folds(tmp_path, protocol, message):
 
 
 @pytest.mark.slow
-def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished):
+def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished, copied):
     import mlflow
 
     from bench.tracking import sync, tracking_uri
 
-    results, document, _ = finished
+    results, document = copied, finished[1]
     assert sync(results) == 15
     assert sync(results) == 0
     client = mlflow.MlflowClient(tracking_uri(results))
@@ -277,8 +288,8 @@ def test_mlflow_shows_the_table_the_figure_and_a_run_a_record(finished):
 
 
 @pytest.mark.slow
-def test_a_tracking_server_that_is_gone_costs_no_record(finished, monkeypatch):
-    results, _, _ = finished
+def test_a_tracking_server_that_is_gone_costs_no_record(copied, monkeypatch):
+    results = copied
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     told = bench(*[argument for argument in RUN if argument != "--no-mlflow"], results=results)
     assert told.exit_code == 0
@@ -286,8 +297,8 @@ def test_a_tracking_server_that_is_gone_costs_no_record(finished, monkeypatch):
     assert "`bench mlflow sync` writes what is missing" in told.output
 
 
-def test_the_same_command_again_computes_nothing(finished):
-    results, document, _ = finished
+def test_the_same_command_again_computes_nothing(finished, copied):
+    results, document = copied, finished[1]
     before = record_bytes(results)
     times = {p: p.stat().st_mtime_ns for p in (results / "stages").rglob("*") if p.is_file()}
     outcome = bench(*RUN, "--json", str(results / "again.json"), results=results)
