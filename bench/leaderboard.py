@@ -273,11 +273,11 @@ def _of_row(board: Board, row: Row) -> list[str]:
         why = f"only {met} attackers met it" if not row.attackers else "no attacker that met it reaches its floor on raw clips"
         return [f"{where}no place: {why}; a place takes {RANKING} ones that work."]
     point = row.point
-    value = f"{point.leakage.value:.2f} [{point.leakage.low:.2f}, {point.leakage.high:.2f}]"
+    value = f"{point.leakage.value:z.2f} [{point.leakage.low:z.2f}, {point.leakage.high:z.2f}]"
     lines = [f"{where}{row.standing}. Its worst {RANKING} attacker, {point.attacker}, reads {value} (chance 0, all right 1)."]
     lines += [f"  no rank for {flag}: {FLAGS[flag]}." for flag in point.withheld]
     kept = [f"{budget:.2f}" for budget in BUDGETS if row.within(budget) != "no"]
-    use = f"{point.utility.value:.2f}" if math.isfinite(point.utility.value) else "unknown"
+    use = f"{point.utility.value:z.2f}" if math.isfinite(point.utility.value) else "unknown"
     lines.append(
         f"  within the budgets {', '.join(kept)}; its use is {use}." if kept else "  within no budget: its use counts nowhere."
     )
@@ -299,8 +299,8 @@ def board_row(board: Board, row: Row) -> dict[str, str]:
     def interval(value: Estimate | None) -> str:
         if value is None or not math.isfinite(value.value):
             return "-"
-        ends = f" [{value.low:.2f}, {value.high:.2f}]" if math.isfinite(value.low) else " [-, -]"
-        return f"{value.value:.2f}{ends}"
+        ends = f" [{value.low:z.2f}, {value.high:z.2f}]" if math.isfinite(value.low) else " [-, -]"
+        return f"{value.value:z.2f}{ends}"
 
     point, naive = row.point, row.naive
     return {
