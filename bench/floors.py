@@ -1,6 +1,6 @@
 """Floors: what an attacker must reach on raw clips before its failure on anonymized ones means anything (methods.md section 5.7).
 
-Each floor is the leakage that was measured on `identity` (as the mean of three seeds where `results/published` has them, else with
+Each floor is the leakage that was measured on `identity` (the mean of three seeds where `results/published` has them, else with
 seed 0) less a tenth of its distance from chance: a training that went wrong falls below it, an unlucky seed should not.
 One without a floor, such as an attacker from outside or with other parameters, must at least beat chance. Measure again and set
 them anew when an attacker, a preset or a data set changes.
