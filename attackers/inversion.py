@@ -121,7 +121,9 @@ class TemporalInverter(Inverter):
         on = {"networks": {"inverter": network}, "optimisers": {"inverter": optimiser}, "generators": {"clips": generator}}
         saved, unsaved = Checkpoint(folder / f"inverter{CHECKPOINT}", of, **on), ""
         pieces = Pieces(self.batch)
-        if found := saved.restore():
+        with classifiers.seeded(seed, raw.device):  # puts torch's global generators back, which nothing here draws from
+            found = saved.restore()
+        if found:
             best, curve, pieces.size = found[0], found[1]["curve"], found[1]["micro_batch"]
         for epoch in range(len(curve) - 1, epochs):
             order = train[torch.randperm(len(train), generator=generator, device=raw.device)]

@@ -137,13 +137,14 @@ def _tell(line: str, progress: Callable[[int, int, str], None] | None) -> bool:
 def _problem(folder: Path, said: list[str]) -> Exception:
     """What the first process to fail said of it."""
     for path in sorted(folder.glob("error-*")):
-        return pickle.loads(path.read_bytes())
+        return pickle.loads(path.read_bytes())  # of a process that we started, in a folder of this user alone
     return RuntimeError(f"the processes of a training ended: {' '.join(''.join(said[-5:]).split())}")
 
 
 def _main(folder: Path) -> None:
     """One of the processes."""
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    # As multiprocessing does it; the folder is one of this user alone, and whoever can write there could as well start Python.
     function, clips, named, (kind, first) = pickle.loads((folder / "job.pickle").read_bytes())
     rank = int(os.environ["LOCAL_RANK"])
     device = torch.device(kind, first + rank) if kind == "cuda" else torch.device(kind)

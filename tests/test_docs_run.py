@@ -159,11 +159,12 @@ def test_what_ci_is_said_to_do_it_does():
     assert all(f"'&& {line}$'" in steps for line in ("bench run", "pytest"))  # with the `pip install` that goes before
 
 
-def run(line: str, more: Sequence[str], stands_for: dict[str, str]) -> None:
+def run(line: str, more: Sequence[str], stands_for: dict[str, str]) -> str:
     words = [stands_for.get(word, word) for word in shlex.split(line)[1:]]
     done = CliRunner().invoke(main, [*words, *more], catch_exceptions=False)
     assert done.exit_code == 0, f"{line}: {done.output}"
     assert done.output.strip(), line
+    return done.output
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +190,7 @@ def begin(folder: Path, patch: pytest.MonkeyPatch) -> None:
 def test_a_view_in_the_documents_is_made(finished, monkeypatch, line):
     begin(finished, monkeypatch)
     record = next(records(finished / "of-the-run" / "records")).data["key"]
-    run(line, VIEWS[line], {**STANDS_FOR, "RECORD": record})
+    assert run(line, VIEWS[line], {**STANDS_FOR, "RECORD": record})
 
 
 @pytest.mark.slow

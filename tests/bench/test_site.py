@@ -136,6 +136,7 @@ def test_a_pointer_follows_at_once(visit):
     page = visit()
     page.locator("#plot .point").last.click()
     page.wait_for_url("**/method-0-*.html")
+    assert page.inner_text("h1")
 
 
 @pytest.mark.parametrize(("table", "head", "number"), [("attackers", "Leakage", 4), ("risk", "Most exposed person", 3)])
