@@ -56,10 +56,9 @@ def wait_for_a_checkpoint(results: Path, process: subprocess.Popen) -> None:
     """Until a training of this run has got so far that it could go on from there, or the run has ended, or none does."""
     begun = time.time()
     while process.poll() is None and time.time() - begun < 20:
-        for path in results.glob("stages/train/.*/*.checkpoint"):
-            with suppress(FileNotFoundError):  # the training has ended meanwhile
-                if path.stat().st_mtime > begun:
-                    return
+        with suppress(FileNotFoundError):  # a training has ended meanwhile
+            if any(path.stat().st_mtime > begun for path in results.glob("stages/train/.*/*.checkpoint")):
+                return
         time.sleep(0.002)
 
 
