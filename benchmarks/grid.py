@@ -2,8 +2,9 @@
 
 RESULTS: where the time of a finished grid went. Its "one by one" is a sum: of the time of every stage that each record rests on.
 
-`--overhead`: for each executor its start-up, until every worker has answered once; what a task costs beside its work, over many
-tasks whose stage is there already; and the part of a small grid's time that was not spent in stages. Medians of several.
+`--overhead`: for each executor its start-up, until every worker has answered once, and what a task costs beside its work, over
+many tasks whose stage is there already, medians of several; then, of one small grid, the part of the workers' time that was
+spent neither in stages and records nor in starting up: scheduling, and workers that wait since too little is left to do.
 
 `--one-by-one`: every pair of a small grid is really evaluated from scratch, each in an empty folder, and the same pairs together;
 both in this process, one after the other. The records must be equal.
@@ -14,7 +15,7 @@ import dataclasses
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from statistics import median
@@ -24,6 +25,7 @@ import torch
 from bench.audit import experiment_of
 from bench.executors import EXECUTORS, Recipe, Task, Where, make_executor
 from bench.experiment import Experiment
+from bench.forecast import forecast
 from bench.inventory import Inventory
 from bench.plan import Plan
 from bench.runner import Result, run_plans
@@ -33,7 +35,7 @@ _WHO = ("attacker", "anonymizer", "inverter")
 _CPU = (torch.device("cpu"),)
 _TASKS = 200  # with nothing to do, one after the other
 SMALL = Experiment(
-    "synthetic:people=4,motions=3,cameras=1", anonymizer="identity,null,gauss,mean-skeleton", attacker="bones-lda,gait-dyn"
+    "synthetic:people=4,motions=3,cameras=1", anonymizer="gauss,mean-skeleton", attacker="bones-lda,gait-dyn", controls=False
 )
 
 
@@ -59,19 +61,15 @@ def where_it_went(results: Path, dataset: str | None) -> None:
 
 def overhead(grid: Experiment, executors: Sequence[str], repeats: int) -> None:
     """Prints what each executor costs beside the work: by itself, then in a small grid."""
-    wheres = [Where(name, _CPU) for name in executors]
-    for where in wheres:
-        start_up, task = _medians(lambda where=where: _executor_alone(grid, where), repeats)
-        print(f"{where.executor:6} start-up {start_up:.2f} s, {task * 1000:.1f} ms a task, medians of {repeats}")
-    for where in wheres:
-        whole, stages, again = _medians(lambda where=where: _whole_grid(grid, where), repeats)
-        idle = 1 - stages / (whole * where.slots)
-        told = f"a grid of {whole:.1f} s on {where.slots}, {stages:.1f} s in stages, {idle:.1%} elsewhere"
-        print(f"{where.executor:6} {told}; again {again:.2f} s")
-
-
-def _medians(measure: Callable[[], tuple[float, ...]], repeats: int) -> list[float]:
-    return [median(values) for values in zip(*(measure() for _ in range(repeats)), strict=True)]
+    _whole_grid(dataclasses.replace(grid, anonymizer="null"), Where("serial", _CPU))  # not measured: imports and caches
+    for name in executors:
+        where = Where(name, _CPU)
+        start_up, task = map(median, zip(*(_executor_alone(grid, where) for _ in range(repeats)), strict=True))
+        print(f"{name:6} start-up {start_up:.2f} s, {task * 1000:.1f} ms a task, medians of {repeats}", flush=True)
+        whole, work, again = _whole_grid(grid, where)
+        beside = 1 - (work / where.slots + start_up) / whole
+        told = f"a grid of {whole:.1f} s on {where.slots}, {work:.1f} s of work, {beside:.1%} beside work and start-up"
+        print(f"{name:6} {told}; again {again:.2f} s", flush=True)
 
 
 def _executor_alone(grid: Experiment, where: Where) -> tuple[float, float]:
@@ -105,16 +103,20 @@ def _executor_alone(grid: Experiment, where: Where) -> tuple[float, float]:
 
 
 def _whole_grid(grid: Experiment, where: Where) -> tuple[float, float, float]:
-    """Seconds of a grid from scratch, of its stages, and of the grid when all of it is there."""
+    """Seconds of a grid from scratch, of its stages and records, and of the grid when all of it is there."""
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         plans = grid.plans(results)
+        kinds = {step.kind for step in forecast(plans, results).steps}
         with _timed() as whole:
             _run(plans, results, where)
-        stages = sum(stage.state["seconds"] for stage in Inventory(results).stages.values())
+        found = Inventory(results)
+        states = [stage.state for stage in found.stages.values()]
+        work = sum(state["seconds"] for state in states if state["name"] in kinds)  # the others are made with their record
+        work += sum(record.manifest()["record_seconds"] for record in found.records)
         with _timed() as again:
             _run(plans, results, where)
-    return whole[0], stages, again[0]
+    return whole[0], work, again[0]
 
 
 def one_by_one(grid: Experiment) -> None:
@@ -124,8 +126,7 @@ def one_by_one(grid: Experiment) -> None:
         AssertionError: if a record is not the same both ways.
     """
     where = Where("serial", _CPU)
-    with tempfile.TemporaryDirectory() as folder:  # not measured: whoever is first imports what all need
-        _run(dataclasses.replace(grid, anonymizer="null", controls=False).plans(Path(folder)), Path(folder), where)
+    _whole_grid(dataclasses.replace(grid, anonymizer="null"), where)  # not measured: whoever is first imports what all need
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder)
         with _timed() as together:
@@ -163,14 +164,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--overhead", action="store_true")
     parser.add_argument("--one-by-one", action="store_true")
     parser.add_argument("--executors", default=",".join(EXECUTORS), help="whose overhead")
-    parser.add_argument("--repeats", type=int, default=3, help="how often overhead is measured")
+    parser.add_argument("--repeats", type=int, default=3, help="how often start-up is measured")
     for name in ("anonymizer", "attacker", "threat", "preset"):
         parser.add_argument(f"--{name}", default=getattr(SMALL, name), help="of the small grid")
     asked = parser.parse_args(arguments)
     if not (asked.results or asked.overhead or asked.one_by_one):
         parser.error("name RESULTS, --overhead or --one-by-one")
     dataset = SMALL.dataset if asked.dataset is None or asked.results else asked.dataset
-    grid = Experiment(dataset, None, asked.anonymizer, asked.attacker, asked.threat, asked.preset)
+    named = {name: getattr(asked, name) for name in ("anonymizer", "attacker", "threat", "preset")}
+    grid = dataclasses.replace(SMALL, dataset=dataset, **named)
     if asked.results:
         where_it_went(asked.results, asked.dataset)
     if asked.overhead:
