@@ -1,7 +1,7 @@
 """Anonymizers made of others: blends with the source, chains, and a strength chosen for a leakage."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -9,8 +9,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from bench import classifiers
 from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted, anonymize
-from bench.files import UserError
+from bench.checkpoint import Checkpoint
+from bench.files import UserError, digest
 from bench.presets import Preset
 from bench.protocols import Part, hold_out
 from bench.registry import ATTACKERS
@@ -111,7 +113,7 @@ class Calibrated(Wrapper):
     So methods can be compared at equal privacy. The strength is found by bisection on the clips that the anonymizer may learn
     from: the attacker, semi-informed, learns from one part of the performances, and its chance-normalised leakage is measured
     on others. Where the target cannot be met, the end of the strength's range that comes closest is taken, and the record says
-    so.
+    so. Interrupted, it goes on with the strength that it was at.
     """
 
     inner: Spec = wrapped("anonymizer with a strength")
@@ -140,14 +142,25 @@ class Calibrated(Wrapper):
     def fit(self, examples: Examples) -> Fitted:
         tried: list[dict[str, float]] = []
         trial = _Trial(self, examples)
+        # Without networks: a trial is known by its strength and what was found, and the bisection takes the same way again.
+        saved, unsaved = Checkpoint(examples.checkpoint("trials"), trial.of, networks={}, optimisers={}, generators={}), ""
+        with classifiers.seeded(examples.seed, examples.clips.device):  # puts torch's global generators back
+            earlier = saved.restore()
+        known = {one["strength"]: one["leakage"] for one in earlier[1]["tried"]} if earlier else {}
         total, span = self.steps + 2, self.inner.value.strength_range(examples)
 
         def leakage(share: float) -> float:
+            nonlocal unsaved
             strength = self._strength(share, span)
-            found = trial.leakage(self._with(strength))
-            tried.append({"strength": strength, "leakage": found})
-            examples.progress(len(tried), total, f"{self.inner.strength.name} {strength:.4g}: leakage {found:.2f}")
-            return found
+            new = strength not in known
+            if new:
+                known[strength] = trial.leakage(self._with(strength))
+            tried.append({"strength": strength, "leakage": known[strength]})
+            if new:
+                told = f"{self.inner.strength.name} {strength:.4g}: leakage {known[strength]:.2f}{unsaved}"
+                examples.progress(len(tried), total, told)
+                unsaved = saved.save({}, {"tried": tried})
+            return known[strength]
 
         low, high = 0.0, 1.0
         at_low, at_high = leakage(low), leakage(high)
@@ -202,6 +215,8 @@ class _Trial:
         if target not in examples.parts:
             raise UserError(f"calibrated: {method.attacker} needs labels of {target!r}; there are {', '.join(examples.parts)}")
         self.part: Part = hold_out(examples.parts[target].of_trained_classes())
+        of = [method.inner.digest, method.attacker, asdict(examples.preset), examples.seed, examples.clips.sketch()]
+        self.of = digest([*of, self.part.labels.tolist(), self.part.train.tolist(), self.part.test.tolist()])
         self._fitted: dict[str, Fitted] = {}
 
     def fitted(self, anonymizer: Anonymizer) -> Fitted:

@@ -52,7 +52,7 @@ class Checkpoint:
     ):
         self.path, self.of = path, of
         self._networks, self._optimisers, self._generators = networks, optimisers, generators
-        self._device = next(next(iter(networks.values())).parameters()).device
+        self._device = next((p.device for network in networks.values() for p in network.parameters()), torch.device("cpu"))
         self._begun = self._saved = time.monotonic()
         self._spent = 0.0  # by earlier attempts
         self._failed = False

@@ -70,6 +70,7 @@ def fit_linker(name, folder, notes, stop):
         (fit_anonymizer, "adversarial:privacy_backbone=sgn", (8,)),  # which drops out
         (fit_anonymizer, "adversarial + adversarial", (14,)),  # the second sees other clips
         (fit_anonymizer, "explain-mask:k=3", (5,)),
+        (fit_anonymizer, "calibrated:gauss", (2,)),
         (fit_anonymizer, "dmr", (2,)),
         pytest.param(fit_anonymizer, "pmr", (2,), marks=pytest.mark.slow),
         (fit_inverter, "temporal", (3,)),

@@ -111,6 +111,8 @@ def test_mistakes_are_named(text, message):
 class _Trial:
     """Leakage that falls as 1 / (1 + 20 * std)."""
 
+    of = "fake"
+
     def __init__(self, method, examples):
         pass
 
@@ -144,6 +146,26 @@ def test_more_steps_come_closer(monkeypatch):
         for steps in (1, 4, 12)
     ]
     assert misses[0] > misses[1] > misses[2]
+
+
+def test_an_interrupted_search_goes_on_with_the_strength_it_was_at(monkeypatch, tmp_path):
+    monkeypatch.setattr("anonymizers.wrappers._Trial", _Trial)
+    monkeypatch.setattr("bench.checkpoint.EVERY", -1.0)
+    value, tried = spec("calibrated:gauss:target=0.37,tolerance=0.001,steps=6").value, []
+
+    def leakage(self, anonymizer):
+        tried.append(anonymizer.std)
+        if len(tried) == 5:
+            raise KeyboardInterrupt
+        return 1 / (1 + 20 * anonymizer.std)
+
+    examples = dataclasses.replace(make_examples(make_clips()), folder=tmp_path)
+    expected = value.fit(make_examples(make_clips())).info
+    monkeypatch.setattr(_Trial, "leakage", leakage)
+    with pytest.raises(KeyboardInterrupt):
+        value.fit(examples)
+    assert value.fit(examples).info == expected
+    assert tried[:4] + tried[5:] == [one["strength"] for one in expected["tried"]]  # the fifth was not finished
 
 
 def test_a_target_out_of_reach_is_said_to_be(monkeypatch):
