@@ -7,12 +7,15 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
+from sklearn.isotonic import isotonic_regression
 
 from bench.files import atomic_file
 from bench.grid import BUDGETS, Grid, TradeOff
 
-_LINE = 0.055  # height of a name, in units of leakage
+_LOW, _HIGH = -0.04, 1.06  # of the axis of leakage
+_LINE = 0.047  # height of a name of 8 points, in units of leakage
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # safe for colour-blind readers
+_SHAPES = "osD^vP*"  # the next one once all colours are taken
 
 
 def pareto_figure(grid: Grid, title: str) -> Figure:
@@ -22,24 +25,19 @@ def pareto_figure(grid: Grid, title: str) -> Figure:
     does not. A line joins the strengths of one method. Shaded bands are leakage budgets; the stairs are the least leakage at
     which any method gives that utility.
     """
-    figure = Figure(figsize=(8.5, 5.8), layout="constrained", dpi=130)
+    figure = Figure(figsize=(9.8, 5.8), layout="constrained", dpi=130)
     axes = figure.add_subplot()
     _draw_budgets(axes)
     _draw_controls(axes, grid)
     points, naive = _drawable(grid.points), _drawable(grid.naive)
     families = list(dict.fromkeys(p.family for p in (*points, *naive)))
-    of_family = {family: _COLOURS[i % len(_COLOURS)] for i, family in enumerate(families)}
-    colour = {p.anonymizer: of_family[p.family] for p in (*points, *naive)}
+    styles = {family: _style(i) for i, family in enumerate(families)}
     for family in families:
-        _draw_curve(axes, [p for p in points if p.family == family], of_family[family])
+        _draw_curve(axes, [p for p in points if p.family == family], styles[family]["color"])
     for point in naive:
-        axes.plot(
-            point.utility.value, point.leakage.value, "o", markersize=6.5, mfc="white", mec=colour[point.anonymizer], zorder=4
-        )
+        axes.plot(point.utility.value, point.leakage.value, **styles[point.family], markersize=6, mfc="white", zorder=4)
     for point in points:
-        _draw_point(axes, point, colour[point.anonymizer])
-    for side in (False, True):
-        _draw_names(axes, [p for p in points if (p.utility.value > 0.5) == side], colour, left=side)
+        _draw_point(axes, point, styles[point.family])
     if grid.useful:
         _draw_pareto_set(axes, grid)
         title += f"\nhypervolume {grid.hypervolume.value:.2f} [{grid.hypervolume.low:.2f}, {grid.hypervolume.high:.2f}]"
@@ -50,15 +48,17 @@ def pareto_figure(grid: Grid, title: str) -> Figure:
     axes.set(
         xlabel="utility retention (action accuracy of a retrained classifier; raw clips = 1, guessing = 0)",
         ylabel="leakage of the worst attacker\n(normalised: chance = 0, every clip named = 1)",
-        ylim=(-0.04, 1.06),
+        ylim=(_LOW, _HIGH),
     )
     low, high = axes.get_xlim()
     axes.set_xlim(min(low, -0.08), max(high, 1.08))
+    _draw_names(axes, points, {family: style["color"] for family, style in styles.items()})
     if grid.failed_controls:
         title = f"CONTROLS FAILED: {len(grid.failed_controls)}, see the table\n{title}"
     axes.set_title(title, fontsize=10, loc="left", color="#B00000" if grid.failed_controls else "black")
     axes.grid(alpha=0.25)
     figure.legend(loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    figure.get_layout_engine().set(w_pad=0.1)
     return figure
 
 
@@ -76,19 +76,16 @@ def _draw_budgets(axes: Axes) -> None:
     axes.annotate("chance", (1, 0), ha="right", fontsize=8, **place)
 
 
-def _draw_point(axes: Axes, point: TradeOff, colour: str) -> None:
-    errors = [[[max(e.value - e.low, 0)], [max(e.high - e.value, 0)]] for e in (point.utility, point.leakage)]
-    axes.errorbar(
-        point.utility.value,
-        point.leakage.value,
-        *reversed(errors),
-        fmt="o",
-        markersize=8,
-        color=colour,
-        capsize=3,
-        linewidth=1.3,
-        zorder=5,
-    )
+def _style(number: int) -> dict[str, str]:
+    """Colour and shape of a family of methods."""
+    shape, colour = divmod(number, len(_COLOURS))
+    return {"color": _COLOURS[colour], "marker": _SHAPES[shape % len(_SHAPES)], "linestyle": "none"}
+
+
+def _draw_point(axes: Axes, point: TradeOff, style: Mapping[str, str]) -> None:
+    across, up = ([[max(e.value - e.low, 0)], [max(e.high - e.value, 0)]] for e in (point.utility, point.leakage))
+    place = point.utility.value, point.leakage.value
+    axes.errorbar(*place, xerr=across, yerr=up, **style, markersize=7.5, capsize=2.5, elinewidth=1.2, zorder=5)
 
 
 def _draw_curve(axes: Axes, points: Sequence[TradeOff], colour: str) -> None:
@@ -99,23 +96,26 @@ def _draw_curve(axes: Axes, points: Sequence[TradeOff], colour: str) -> None:
     )
 
 
-def _draw_names(axes: Axes, points: Sequence[TradeOff], colour: Mapping[str, str], *, left: bool) -> None:
-    """Writes names beside their points, moved apart where they would cover each other."""
-    height = -np.inf
-    for point in sorted(points, key=lambda p: p.leakage.value):
-        height = max(height + _LINE, min(point.leakage.value + 0.03, 1.0 - _LINE * len(points)))
-        x, y = point.utility.value, point.leakage.value
+def _draw_names(axes: Axes, points: Sequence[TradeOff], colours: Mapping[str, str]) -> None:
+    """Writes the names of all points in a column beside the axes, each as near to the height of its point as the others allow."""
+    points = sorted(points, key=lambda p: (p.leakage.value, -p.utility.value))
+    line = min(_LINE, (_HIGH - _LOW) / max(len(points), 1))
+    steps = line * np.arange(len(points))
+    top = _HIGH - line * (len(points) - 0.5)
+    heights = steps + isotonic_regression([p.leakage.value for p in points] - steps, y_min=_LOW + line / 2, y_max=top)
+    for point, height in zip(points, heights, strict=True):
+        colour = colours[point.family]
         axes.annotate(
             f"{point.anonymizer} ({point.attacker}){': ' + ', '.join(point.withheld) if point.withheld else ''}",
-            (x, y),
-            xytext=(x - 0.06 if left else x + 0.06, height),
-            ha="right" if left else "left",
+            (point.utility.value, point.leakage.value),
+            xytext=(1.03, height),
+            textcoords=axes.get_yaxis_transform(),
             va="center",
-            fontsize=8,
-            color=colour[point.anonymizer],
-            arrowprops={"arrowstyle": "-", "color": colour[point.anonymizer], "linewidth": 0.6, "shrinkB": 5},
+            fontsize=max(8 * line / _LINE, 4),
+            color=colour,
+            arrowprops={"arrowstyle": "-", "color": colour, "linewidth": 0.5, "alpha": 0.7, "relpos": (0, 0.5), "shrinkA": 0},
             path_effects=[withStroke(linewidth=2.5, foreground="white")],
-            zorder=6,
+            zorder=3,
         )
 
 

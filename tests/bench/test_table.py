@@ -1,9 +1,12 @@
 import dataclasses
 import io
+import itertools
 import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from rich.console import Console
 from rich.table import Table
 
@@ -109,3 +112,17 @@ def test_the_figure_draws_what_is_known_without_the_body_and_says_that_controls_
     assert "CONTROLS FAILED" not in axes.get_title(loc="left")
     assert {text.get_text() for text in axes.texts} >= {"A (x)", "B (x): pass-through"}
     assert pareto_figure(Broken((), points), "title").axes[0].get_title(loc="left").startswith("CONTROLS FAILED: 2")
+
+
+@pytest.mark.parametrize("count", [2, 9, 30])
+def test_names_in_the_figure_never_cover_each_other_or_leave_the_page(count):
+    points = [drawn(f"m{i:02}:with=parameters", 1.0, 0.93 + 0.002 * (i % 5)) for i in range(count)]
+    figure = pareto_figure(Grid((), tuple(points)), "title")
+    FigureCanvasAgg(figure).draw()
+    axes, page = figure.axes[0], figure.bbox
+    boxes = [Text.get_window_extent(text) for text in axes.texts if text.get_text().startswith("m")]
+    boxes.sort(key=lambda box: box.y0)
+    assert len(boxes) == count
+    assert all(low.y1 <= high.y0 + 1 for low, high in itertools.pairwise(boxes))  # pixels
+    assert all(page.x0 <= box.x0 and box.x1 <= page.x1 and page.y0 <= box.y0 and box.y1 <= page.y1 for box in boxes)
+    assert all(box.x0 > axes.bbox.x1 for box in boxes)
