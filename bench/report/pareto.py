@@ -98,8 +98,10 @@ def _draw_curve(axes: Axes, points: Sequence[TradeOff], colour: str) -> None:
 
 def _draw_names(axes: Axes, points: Sequence[TradeOff], colours: Mapping[str, str]) -> None:
     """Writes the names of all points in a column beside the axes, each as near to the height of its point as the others allow."""
+    if not points:
+        return
     points = sorted(points, key=lambda p: (p.leakage.value, -p.utility.value))
-    line = min(_LINE, (_HIGH - _LOW) / max(len(points), 1))
+    line = min(_LINE, (_HIGH - _LOW) / len(points))
     steps = line * np.arange(len(points))
     top = _HIGH - line * (len(points) - 0.5)
     heights = steps + isotonic_regression([p.leakage.value for p in points] - steps, y_min=_LOW + line / 2, y_max=top)

@@ -1,9 +1,9 @@
-"""`bench leaderboard --publish`: all that is published, made anew from records at once.
+"""`bench leaderboard --publish`: all that is published of a data set, made anew from its records at once.
 
-    NAME.csv, .txt, .png            a data set's table in the common row format, as `bench table` prints it, and its figure
-    leaderboard.csv, .txt, .json    the boards of all of them
+    NAME.csv, .txt, .png          its table in the common row format, as `bench table` prints it, and its figure
+    NAME-board.csv, .txt, .json   its board, as `bench leaderboard` prints it
 
-Other files in the folder are left as they are.
+Other files in the folder are left as they are: data sets may be published one at a time, from different results folders.
 """
 
 from collections import Counter
@@ -29,18 +29,20 @@ def write_published(boards: Sequence[Board], folder: Path) -> list[Path]:
     """
     written = []
     for board in boards:
-        path = folder / _name(board, boards)
+        table, of_board = (folder / f"{_name(board, boards)}{ending}" for ending in ("", "-board"))
         measured = board.grid.measured
-        figure = save_figure(pareto_figure(board.grid, str(board.group)), path.with_name(f"{path.name}.png"))
-        text = _print(path, lambda console, measured=measured: print_tables(measured, console))
-        table = path.with_name(f"{path.name}.csv")
-        write_csv(measured, table)
-        written += [table, text, figure]
-    path = folder / "leaderboard"
-    write_board_csv(boards, path.with_suffix(".csv"))
-    write_board_json(boards, str(path.with_suffix(".json")))
-    text = _print(path, lambda console: print_boards(boards, console))
-    return [*written, path.with_suffix(".csv"), text, path.with_suffix(".json")]
+        figure = save_figure(pareto_figure(board.grid, str(board.group)), _with(table, ".png"))
+        write_csv(measured, _with(table, ".csv"))
+        write_board_csv([board], _with(of_board, ".csv"))
+        write_board_json([board], str(_with(of_board, ".json")))
+        written += [figure, *(_with(path, ".csv") for path in (table, of_board)), _with(of_board, ".json")]
+        written.append(_print(table, lambda console, measured=measured: print_tables(measured, console)))
+        written.append(_print(of_board, lambda console, board=board: print_boards([board], console)))
+    return written
+
+
+def _with(path: Path, ending: str) -> Path:
+    return path.with_name(f"{path.name}{ending}")  # the name itself may hold a full stop
 
 
 def _name(board: Board, boards: Sequence[Board]) -> str:
@@ -60,7 +62,7 @@ def _apart(board: Board) -> tuple[str, ...]:
 
 def _print(path: Path, show: Callable[[Console], None]) -> Path:
     """Keeps as text what a console would show."""
-    path = path.with_name(f"{path.name}.txt")
+    path = _with(path, ".txt")
     with atomic_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
         show(Console(file=file, width=_WIDE))
     return path

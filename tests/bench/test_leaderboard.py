@@ -399,23 +399,25 @@ def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
         assert kept in ({}, made)
         kept = made
     name = "synthetic_people=4_motions=3_cameras=1"
-    boards = {"leaderboard.csv", "leaderboard.txt", "leaderboard.json"}
+    boards = {f"{name}-board.csv", f"{name}-board.txt", f"{name}-board.json"}
     assert made.keys() == {"older.csv", f"{name}.csv", f"{name}.txt", f"{name}.png", *boards}
     assert made["older.csv"] == b"kept"
     assert made[f"{name}.txt"].decode() == bench("table", "--csv", str(tmp_path / "a.csv"), results=measured).stdout
     assert made[f"{name}.csv"] == (tmp_path / "a.csv").read_bytes()
     assert made[f"{name}.png"].startswith(b"\x89PNG")
     said = bench("leaderboard", "--csv", str(tmp_path / "b.csv"), "--json", str(tmp_path / "b.json"), results=measured)
-    assert made["leaderboard.txt"].decode() == said.stdout
-    assert made["leaderboard.csv"] == (tmp_path / "b.csv").read_bytes()
-    assert made["leaderboard.json"] == (tmp_path / "b.json").read_bytes()
+    assert made[f"{name}-board.txt"].decode() == said.stdout
+    assert made[f"{name}-board.csv"] == (tmp_path / "b.csv").read_bytes()
+    assert made[f"{name}-board.json"] == (tmp_path / "b.json").read_bytes()
 
 
 def test_tables_of_one_data_set_do_not_overwrite_each_other(measured, tmp_path):
     (board,) = load_boards(measured, None, None, None).boards
     other = dataclasses.replace(board, group=board.group._replace(preset="standard"))
     third = dataclasses.replace(board, group=board.group._replace(dataset="utd-mhad"))
-    write_published([board, other, third], tmp_path)
+    written = write_published([board, other, third], tmp_path)
+    assert len(set(written)) == 3 * 6
+    assert set(written) == set(tmp_path.iterdir())
     names = {path.stem for path in tmp_path.glob("*.png")}
     alike = "synthetic_people=4_motions=3_cameras=1-xrep_1"
     assert names == {f"{alike}-quick", f"{alike}-standard", "utd-mhad"}
