@@ -12,7 +12,17 @@ from bench.measured import Measured
 from bench.metrics.comparison import rank_groups
 from bench.metrics.tradeoff import hypervolume, pareto_set
 from bench.metrics.uncertainty import Estimate, estimate, largest_of
-from bench.summary import FLAGS, RECORDING, SHUFFLED, WITHHOLDING, beats_chance, is_weak, surely_beats_chance
+from bench.summary import (
+    FLAGS,
+    RECORDING,
+    SHUFFLED,
+    WITHHOLDING,
+    beats_chance,
+    is_weak,
+    knows_too_much,
+    submitted,
+    surely_beats_chance,
+)
 from bench.threat import RANKING
 
 _FROZEN = "frozen-beats-retrained"
@@ -47,9 +57,12 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
 
     A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and a method that only
     weak attackers were tried on has no point. What needs no body to know, the nuisance-only control, does not count; nor does an
-    attacker that was tested on too few people for an interval, where others were not: of it nothing can be said.
+    attacker that was tested on too few people for an interval, where others were not: of it nothing can be said; nor one that
+    strangers sent and that finds people in clips that hold nothing.
     """
     points = []
+    names = dict.fromkeys(m.first["names"]["attacker"] for m in measured)
+    measured = [m for m in measured if m.first["names"]["attacker"] not in {n for n in names if knows_too_much(n, measured)}]
     for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):
         panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
         panel = [m for m in panel if not m.is_control]
@@ -194,7 +207,7 @@ class Grid:
 def failed_controls(measured: Sequence[Measured]) -> list[str]:
     """What the controls of one table say against it, a line each; empty if they hold.
 
-    `identity` must leak to somebody, for each target; `null` and shuffled labels must leave everybody at chance.
+    `identity` must leak to somebody, for each target; `null` and shuffled labels must leave everybody at chance but strangers.
     """
     found = []
     for m in measured:
@@ -202,6 +215,8 @@ def failed_controls(measured: Sequence[Measured]) -> list[str]:
         value = f"{m.leakage.value:.2f} [{m.leakage.low:.2f}, {m.leakage.high:.2f}], chance {first['chance']:.2f}"
         if first["attacker"]["name"] == SHUFFLED and surely_beats_chance(m):
             found.append(f"{name} learnt wrong labels and still names {first['target']} right: {value}")
+        elif submitted(first["attacker"]):
+            continue  # who sent it may have sent the answers along: that is its failure, and no other's
         elif not m.is_control and first["anonymizer"]["name"] == "null" and beats_chance(m):
             found.append(f"{name} ({first['threat']}) reads {first['target']} from clips that hold nothing: {value}")
     raw = [m for m in measured if m.first["anonymizer"]["name"] == "identity" and not m.is_control]

@@ -71,6 +71,10 @@ def make_plan(
         panel = [attacker for attacker in panel if not attacker.value.control]  # controls are not for every anonymizer
     for attacker in panel:
         _check_backbone(attacker)
+        if attacker.value.target == ACTION:
+            raise UserError(
+                f"attacker {attacker}: the action is what a release is to keep; how much of it is left is measured anyway"
+            )
     levels = parse_threats(threats)
     if not seeds:
         raise UserError("at least one seed is needed")

@@ -359,15 +359,20 @@ def of_interest(record: Record, dataset: str | None, protocol: str | None, prese
 def newest(found: Iterable[Record]) -> tuple[list[Record], int]:
     """The records of the newest code of each pair, level and seed, and how many older ones there are.
 
-    Versions of stages and plugins only ever rise, so that of two records of one pair the one with the larger sum is newer.
+    Versions of stages and plugins only ever rise, so that of two records of one pair the one with the larger sum is newer. Of two
+    things that share a name and a sum, such as a submission at two levels of isolation, it is the same one for all seeds.
     """
+
+    def age(data: Mapping[str, Any]) -> tuple[int, str]:
+        return _versions(data), digest([data["anonymizer"], data["attacker"]])
+
     kept: dict[str, Record] = {}
     count = 0
     for record in found:
         data = record.data
         pair = digest([data[name] for name in ("dataset", "data", "protocol", "preset", "names", "target", "threat", "seed")])
         count += 1
-        if pair not in kept or _versions(data) > _versions(kept[pair].data):
+        if pair not in kept or age(data) > age(kept[pair].data):
             kept[pair] = record
     return list(kept.values()), count - len(kept)
 

@@ -29,7 +29,8 @@ FLAGS = {
     "few-people": "so few people were tested, or of one class, that no interval can be stated",
     "weak-attacker": "the attacker does not reach its floor on raw clips (chance, if none is stored): its failure shows nothing",
     "undertrained": "the budget ended before the attacker had seen its training clips three times: more may find more",
-    "control-failed": "an attacker beats chance where nothing is to be found (null, shuffled labels): the measurement is broken",
+    "control-failed": "an attacker beats chance where nothing is to be found (null, shuffled labels): the measurement is broken, "
+    "or, if it was submitted, that attacker knows what no clip told it, and ranks nothing",
     "frozen-beats-retrained": "the raw-trained attacker reads more than the one that knows the anonymizer: that did not learn",
     "pass-through": "the released clips are the raw ones, to the last bit: the method did nothing",
     "shared-performances": "tests performances that are in training as well, filmed by another camera: the moment may be matched",
@@ -84,8 +85,8 @@ def _anonymizer_rank(measured: Measured) -> tuple[int, str]:
 def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     data = measured.first
     if measured.is_control:
-        return ("unproven",) if _submitted(data["attacker"]) else ()
-    flags = ["fixed-release"] if _submitted(data["anonymizer"]) == "data" else []
+        return ("unproven",) if submitted(data["attacker"]) else ()
+    flags = ["fixed-release"] if submitted(data["anonymizer"]) == "data" else []
     if data["stochastic"] and len(measured.records) * data["draws"] == 1:
         flags.append("single-draw")
     splits = data["protocol"]["splits"]
@@ -100,7 +101,9 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     if "identity" in controls and is_weak(controls["identity"]):
         flags.append("weak-attacker")
     trainings = [training for record in measured.records for training in record.trainings]
-    if any(0 < epochs < _EPOCHS for training in trainings for epochs in _epochs(training)):
+    if not submitted(data["attacker"]) and any(  # what strangers report of a training costs nobody a rank
+        0 < epochs < _EPOCHS for training in trainings for epochs in _epochs(training)
+    ):
         flags.append("undertrained")
     learnt_nothing = [m for m in same if m.first["attacker"]["name"] == SHUFFLED and m.first["target"] == data["target"]]
     if ("null" in controls and beats_chance(controls["null"])) or any(surely_beats_chance(m) for m in learnt_nothing):
@@ -124,28 +127,38 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     return tuple(flags)
 
 
-def _submitted(described: Mapping[str, Any]) -> str:
+def submitted(described: Mapping[str, Any]) -> str:
     """Kind of the submission that an anonymizer or attacker came from; "" if it is a plugin of the machine."""
     stated = described["parameters"]
     return stated["kind"] if "submission" in stated else ""
 
 
+def knows_too_much(attacker: str, table: Sequence[Measured]) -> bool:
+    """Whether a submitted attacker beats chance on clips that hold nothing, at the level that ranks.
+
+    Code may bring the right answers along, by the lengths of clips or otherwise. What that finds says nothing of any method, and
+    nothing against the measurement either.
+    """
+    mine = [m for m in table if m.first["names"]["attacker"] == attacker and submitted(m.first["attacker"])]
+    return any(m.first["anonymizer"]["name"] == "null" and m.first["threat"] == RANKING and beats_chance(m) for m in mine)
+
+
 def _lacks_attackers(method: str, table: Sequence[Measured]) -> bool:
-    """Whether identity was measured with an attacker, or with seeds, that this method was not."""
+    """Whether identity was measured with an attacker that counts, or with seeds, that this method was not."""
 
     def panel(of: Callable[[Measured], bool]) -> dict[str, int]:
         ranking = (m for m in table if not m.is_control and m.first["threat"] == RANKING and of(m))
         return {m.first["names"]["attacker"]: len(m.records) for m in ranking}
 
     mine = panel(lambda m: m.first["names"]["anonymizer"] == method)
-    whole = panel(lambda m: m.first["anonymizer"]["name"] == CONTROLS[0])
-    return any(mine.get(attacker, 0) < seeds for attacker, seeds in whole.items())
+    whole = panel(lambda m: m.first["anonymizer"]["name"] == CONTROLS[0] and not is_weak(m))
+    return any(mine.get(attacker, 0) < seeds and not knows_too_much(attacker, table) for attacker, seeds in whole.items())
 
 
 def _epochs(training: Any) -> Iterator[int]:
     """Lengths of all curves of training losses in what an attacker reported, an entry an epoch; an attacker may be several."""
     for name, value in training.items() if isinstance(training, Mapping) else ():
-        if name == "train_loss":
+        if name == "train_loss" and isinstance(value, list):
             yield len(value)
         else:
             yield from _epochs(value)

@@ -112,7 +112,7 @@ def check(folder: Path, isolation: str | None, trust: bool, results: Path) -> No
 @click.option("--attacker", default="all", show_default=True, metavar="X[,Y...]", help="Panel that an anonymizer meets.")
 @click.option("--anonymizer", metavar="A[,B...]", help="What an attacker is tried on; all that were measured if not given.")
 @click.option("--threat", default="all", show_default=True, metavar="LEVEL[,...]", help="What the attackers know.")
-@click.option("--seeds", type=click.IntRange(1), help="Number of seeds; the manifest's if not given.")
+@click.option("--seeds", type=click.IntRange(1), help="Number of seeds; the manifest's, as many as others have, if not given.")
 @click.option("--supersedes", is_flag=True, help="It may replace a listed one of other authors, or of a higher version.")
 @where_options
 @json_option

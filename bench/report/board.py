@@ -15,7 +15,7 @@ from rich.table import Table
 from bench.files import UserError, atomic_file, write_json
 from bench.leaderboard import Board, board_row, boards, explain
 from bench.records import Record, newest, of_interest, records
-from bench.submission.states import Entry, entries, noted_flags, off_the_board, submitted_as
+from bench.submission.states import Entry, entries, noted_flags, on_the_board
 from bench.summary import measure_all
 from bench.verdicts import reproductions
 
@@ -59,8 +59,8 @@ def load_boards(results: Path, dataset: str | None, protocol: str | None, preset
         UserError: if there is none.
     """
     found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
-    off, received = off_the_board(results), tuple(entries(results))
-    kept = [r for r in found if not {submitted_as(r.data["anonymizer"]), submitted_as(r.data["attacker"])} & off.keys()]
+    shown, received = on_the_board(results), tuple(entries(results))
+    kept = [record for record in found if shown(record.data)]
     if not kept and not received:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
     newer, _ = newest(kept)

@@ -5,6 +5,7 @@ equal input gives equal output, whatever else is in the batch, whatever day it i
 """
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -30,7 +31,7 @@ from bench.specs import parse_spec
 from bench.stages import StageStore
 from bench.submission.foreign import ForeignAnonymizer, ForeignAttacker
 from bench.submission.hidden import hidden_identity
-from bench.submission.isolation import Limits
+from bench.submission.isolation import Limits, refuse_visible
 from bench.submission.manifest import Manifest, ManifestError, check_files, copy_files, read_manifest
 from bench.submission.networks import SubmittedNetworks
 from bench.submission.prepared import check_clips, read_scores
@@ -113,7 +114,11 @@ def check(folder: Path, level: str | None, results: Path, step: Callable[[str], 
         level: Level of isolation for its code; None does not run any, which is told.
         results: Folder for the synthetic people of the smoke evaluation.
         step: Shows one piece of work to people.
+
+    Raises:
+        IsolationError: if code at that level could read the results, or the data.
     """
+    refuse_visible(level or "", results)
     report = Report()
     try:
         manifest = report.manifest = read_manifest(folder)
@@ -183,8 +188,11 @@ def _can_be_tried(manifest: Manifest, spec: SubmittedSpec, lab: "_Lab") -> bool:
 
 def _name(manifest: Manifest, makes: str) -> list[tuple[str, str]]:
     registry = ANONYMIZERS if makes == "anonymizer" else ATTACKERS
-    taken = manifest.name in registry.names() and registry[manifest.name].provider == "builtin"
-    return [(f"{manifest.name} is the name of a built-in {makes}", "choose another name")] if taken else []
+    if manifest.name not in registry.names():
+        return []
+    whose = registry[manifest.name].provider
+    what = f"a built-in {makes}" if whose == "builtin" else f"an {makes} of {whose}, which is installed here"
+    return [(f"{manifest.name} is the name of {what}", "choose another name")]
 
 
 def _data(manifest: Manifest) -> list[tuple[str, str]]:
@@ -328,9 +336,8 @@ def _parameters(
         other = _other_value(one, value)
         if other is None:
             continue
-        changed = replace(
-            spec.value, foreign=submission.foreign(spec.value.foreign.level, spec.value.foreign.limits, **{one.name: other})
-        )
+        run = spec.value.foreign
+        changed = replace(spec.value, foreign=submission.foreign(run.level, run.limits, changed={one.name: other}))
         with _own_session(changed) as method:
             learnt = method.fit(lab.examples()).state if method.learns else state
             if not _differ(first, _release(method, learnt, lab.clips)):
@@ -348,7 +355,7 @@ def _other_value(parameter: DeclaredParameter, value: Any) -> Any:
     if isinstance(value, int | float):
         low, high = parameter.minimum, parameter.maximum
         tries = [value * 2 if value else 1, value + 1, value / 2, low, high]
-        kept = [type(value)(one) for one in tries if one is not None]
+        kept = [type(value)(one) for one in tries if one is not None and math.isfinite(one)]
         inside = [v for v in kept if (low is None or v >= low) and (high is None or v <= high) and v != value]
         return inside[0] if inside else None
     return None
@@ -366,7 +373,10 @@ def _hidden_in_weights(spec: SubmittedSpec, results: Path) -> list[tuple[str, st
     loaded = FittedAnonymizer.load(Path(spec.value.folder))
     if loaded.layout != open_or_prepare(parse_spec(_CROWD, DATASETS), results).layout.name:
         return []
-    return _hidden(spec, loaded.state, results)
+    try:
+        return _hidden(spec, loaded.state, results)
+    except (KeyError, IndexError, RuntimeError) as error:  # of a known method on tensors that are not what it learns
+        raise UserError(f"{loaded.spec} cannot use these weights ({type(error).__name__}: {error})") from error
 
 
 def _hidden_in_clips(submission: Submission, results: Path) -> list[tuple[str, str]]:

@@ -1,7 +1,8 @@
 """`bench submit evaluate`: trains every attacker at every level on a submission, and says what became of its claims."""
 
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -17,18 +18,18 @@ from bench.grid import Grid
 from bench.measured import Measured
 from bench.pipeline import Bench
 from bench.plan import Plan, make_plan
-from bench.presets import get_preset
+from bench.presets import Preset, get_preset
 from bench.protocols import ACTION, SUBJECT, anonymizer_part
-from bench.records import newest, records
+from bench.records import Record, newest, records
 from bench.registry import ANONYMIZERS
 from bench.runner import Result, run_plans
 from bench.specs import Spec, SpecError, parse_spec
-from bench.stages import FinishedStages
+from bench.stages import FinishedStages, MissingStageError
 from bench.submission.check import Report, check
 from bench.submission.faces import two_faced
-from bench.submission.isolation import LEVELS, Limits, choose_level
+from bench.submission.isolation import LEVELS, Limits, choose_level, refuse_visible
 from bench.submission.manifest import Claim, Manifest, read_manifest
-from bench.submission.session import close_all
+from bench.submission.session import ForeignError, close_all
 from bench.submission.source import Submission
 from bench.submission.states import (
     CHECKED,
@@ -47,7 +48,7 @@ from bench.submission.states import (
     supersede,
 )
 from bench.summary import FLAGS, measure_all
-from bench.threat import RANKING
+from bench.threat import RANKING, Learning
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Budget:
         attackers: Panel for an anonymizer: comma list or `all`.
         anonymizers: What an attacker is tried on; None for all that were measured before on the same data, or the usual ones.
         threats: Levels of knowledge.
-        seeds: Number of seeds; None for the manifest's.
+        seeds: Number of seeds; None for those of the manifest, as many as others have.
         supersedes: Whether it may take the place of a listed submission of other authors, or of a higher version.
         trust: Whether code of other submissions may run below the level `namespace`, if it was evaluated so.
     """
@@ -120,15 +121,21 @@ def evaluate(
     entry = entry.moved(CHECKED) if entry.state not in (LISTED, FLAGGED, EVALUATING) else entry
     manifest = read_manifest(entry.files)
     submission = Submission(entry.files, manifest)
-    plan = _plan(submission, submission.spec(level or "", Limits()), budget, results)
+    try:
+        spec = submission.spec(level or "", Limits())
+    except (ForeignError, ValueError) as error:  # what was checked a moment ago may behave otherwise now
+        return Evaluation(entry.moved(REJECTED, f"it cannot be loaded: {error}"), report)
+    plan = _plan(submission, spec, budget, results)
     entry = entry.moved(EVALUATING, isolation=level if manifest.runs_code else "no code")
     result = run_plans([plan], results, where, command)
-    if result.failed:
-        failed = result.failed[0]
-        why = f"evaluation failed: {failed['anonymizer']} x {failed['attacker']}: {failed['error']}"
-        return Evaluation(entry.moved(REJECTED, why), report, result)
-    problem = _spot_check(plan, submission, level, results)
-    close_all()
+    try:
+        problem = _own_failure(plan, submission, result, results) or _spot_check(plan, submission, level, results)
+    except (ForeignError, ValueError) as error:
+        problem = f"a few clips, released by themselves, end in: {error}"
+    finally:
+        close_all()
+    if not problem and not result.records:
+        problem = f"nothing could be measured: {_told(result.failed[0])}"
     if problem:
         return Evaluation(entry.moved(REJECTED, problem), report, result)
     noted = ["two-faced"] if _two_faced(plan, submission, results) else []
@@ -151,12 +158,16 @@ def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> 
         "protocol": budget.protocol or (manifest.protocol if dataset == manifest.dataset else "") or None,
         "threats": RANKING if manifest.scores else budget.threats,
         "preset": preset,
-        "seeds": (0,) if manifest.scores else manifest.seeds if budget.seeds is None else range(budget.seeds),
+        "seeds": (0,) if manifest.scores else _seeds(manifest, dataset, preset, results, budget),
         "results": results,
     }
     if submission.makes == "anonymizer":
         methods = [*(parse_spec(name, ANONYMIZERS) for name in ("identity", "null")), spec]
-        return _with_own_seeds(make_plan(anonymizers=methods, attackers=budget.attackers, **common), spec)
+        plan = make_plan(anonymizers=methods, attackers=budget.attackers, **common)
+        if budget.attackers == "all" and (strangers := _attackers_before(dataset, preset.name, results, budget)):
+            more = make_plan(anonymizers=methods, attackers=strangers, controls=False, **common)
+            plan = replace(plan, jobs=plan.jobs + more.jobs)
+        return _with_own_seeds(plan, spec)
     if manifest.scores:
         return make_plan(anonymizers=manifest.scores.anonymizer, attackers=[spec], controls=False, **common)
     methods = budget.anonymizers or measured_before(dataset, preset.name, results, budget)
@@ -175,31 +186,89 @@ def _with_own_seeds(plan: Plan, spec: Spec) -> Plan:
     return replace(plan, jobs=tuple(jobs))
 
 
+def _seeds(manifest: Manifest, dataset: str, preset: Preset, results: Path, budget: Budget) -> Sequence[int]:
+    """The manifest's, as many as the preset has or raw clips were measured with before, and others if it has fewer.
+
+    Their number is not the submission's to choose: methods that were measured with fewer seeds than raw clips have no rank.
+    """
+    if budget.seeds is not None:
+        return range(budget.seeds)
+    before = {r.data["seed"] for r in _records(dataset, preset.name, results) if r.data["names"]["anonymizer"] == "identity"}
+    others = (seed for seed in itertools.count() if seed not in manifest.seeds)
+    return tuple(itertools.islice(itertools.chain(manifest.seeds, others), max(preset.seeds, len(before))))
+
+
+def _records(dataset: str, preset: str, results: Path) -> list[Record]:
+    """What was measured on a data set before."""
+    found, _ = newest(records(results / "records"))
+    return [r for r in found if r.data["dataset"] == dataset and r.data["preset"]["name"] == preset]
+
+
 def measured_before(dataset: str, preset: str, results: Path, budget: Budget) -> str | list[Spec]:
     """The anonymizers that have records on a data set: whoever meets one of them as an attacker must meet all.
 
     Submitted ones come from what was received; a plugin that is no longer installed is left out.
     """
-    found, _ = newest(records(results / "records"))
-    here = [r for r in found if r.data["dataset"] == dataset and r.data["preset"]["name"] == preset]
+    here = _records(dataset, preset, results)
     names = dict.fromkeys((r.data["names"]["anonymizer"], submitted_as(r.data["anonymizer"])) for r in here)
-    received = {entry.data["identity"]: entry for entry in entries(results)}
     methods: list[Spec] = []
     for name, known_as in names:
-        if known_as:
-            entry = received.get(known_as)
-            if entry is None or entry.state not in SHOWN:
-                continue
-            level = entry.data.get("isolation", "")
-            if level in LEVELS:
-                choose_level(level, trust=budget.trust)  # its records are of that level, and of no other
-            methods.append(Submission(entry.files, read_manifest(entry.files)).spec(level))
+        with suppress(SpecError):
+            found = _received(known_as, results, budget) if known_as else parse_spec(name, ANONYMIZERS)
+            methods += [found] if found else []
+    return methods or _USUAL
+
+
+def _attackers_before(dataset: str, preset: str, results: Path, budget: Budget) -> list[Spec]:
+    """The submitted attackers that raw clips were measured with: a method that lacks one of them has no rank."""
+    here = _records(dataset, preset, results)
+    known = dict.fromkeys(submitted_as(r.data["attacker"]) for r in here if not r.data["control"])
+    found = (_received(one, results, budget) for one in known if one)
+    return [spec for spec in found if spec]
+
+
+def _received(known_as: str, results: Path, budget: Budget) -> Spec | None:
+    """What was submitted before, as it was evaluated; None if it is off the board, or cannot be loaded any more."""
+    entry = next((entry for entry in entries(results) if entry.data["identity"] == known_as), None)
+    if entry is None or entry.state not in SHOWN:
+        return None
+    level = entry.data.get("isolation", "")
+    if level in LEVELS:
+        choose_level(level, trust=budget.trust)  # its records are of that level, and of no other
+        refuse_visible(level, results)
+    try:
+        return Submission(entry.files, read_manifest(entry.files)).spec(level)
+    except (ForeignError, ValueError):
+        return None  # a method that cannot be run must not keep others from being measured
+
+
+def _own_failure(plan: Plan, submission: Submission, result: Result, results: Path) -> str:
+    """What the submission itself failed in; "" if every pair that failed did so by somebody else's code.
+
+    A pair fails by its anonymizer if there is no release, and by its attacker if there is one.
+    """
+    stages = FinishedStages(results / "stages")
+    bench = Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
+    jobs = {(str(job.anonymizer), str(job.attacker), job.threat.name, str(job.seed)): job for job in plan.jobs}
+    for failed in result.failed:
+        job = jobs[failed["anonymizer"], failed["attacker"], failed["threat"], failed["seed"]]
+        provider = submission.manifest.provider
+        if provider not in (job.anonymizer.plugin.provider, job.attacker.plugin.provider):
             continue
         try:
-            methods.append(parse_spec(name, ANONYMIZERS))
-        except SpecError:
-            continue
-    return methods or _USUAL
+            bench.releases(job)
+            if job.threat.inverts or job.threat.learnings != (Learning.RAW,):
+                bench.own_release(job)
+            by = "attacker"
+        except MissingStageError:
+            by = "anonymizer"
+        if by == submission.makes:
+            return f"evaluation failed: {_told(failed)}"
+    return ""
+
+
+def _told(failed: Mapping[str, str]) -> str:
+    return f"{failed['anonymizer']} x {failed['attacker']}: {failed['error']}"
 
 
 def _spot_check(plan: Plan, submission: Submission, level: str | None, results: Path) -> str:
@@ -236,11 +305,11 @@ def _two_faced(plan: Plan, submission: Submission, results: Path) -> bool:
 
 
 def _finished(plan: Plan, submission: Submission, results: Path) -> tuple[Bench, Spec, int]:
-    """Where the finished stages of a plan can be read, the submitted anonymizer, and the first seed."""
-    spec = next(job.anonymizer for job in plan.jobs if job.anonymizer.plugin.provider == submission.manifest.provider)
+    """Where the finished stages of a plan can be read, the submitted anonymizer, and its first seed."""
+    job = next(job for job in plan.jobs if job.anonymizer.plugin.provider == submission.manifest.provider)
     stages = FinishedStages(results / "stages")
     bench = Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
-    return bench, spec, plan.jobs[0].seed
+    return bench, job.anonymizer, job.seed
 
 
 def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measured]) -> float | None:
@@ -260,7 +329,7 @@ def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measure
 def _flags(manifest: Manifest, measured: Sequence[Measured], claims: Sequence[tuple[Claim, float | None]]) -> list[str]:
     """Why it is listed with flags: those that withhold its rank, and claims that were not reproduced."""
     attacks = [m for m in measured if m.first["attacker"]["provider"] == manifest.provider]
-    flags = [flag for flag in ("weak-attacker", "unproven") if any(flag in m.flags for m in attacks)]
+    flags = [flag for flag in ("weak-attacker", "unproven", "control-failed") if any(flag in m.flags for m in attacks)]
     for group in dict.fromkeys(m.group for m in measured):
         points = Grid.of([m for m in measured if m.group == group]).points
         flags += [flag for point in points if point.anonymizer == manifest.name for flag in point.withheld]

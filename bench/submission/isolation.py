@@ -149,6 +149,22 @@ def choose_level(wanted: str | None, *, trust: bool) -> str:
     return level
 
 
+def refuse_visible(level: str, results: Path) -> None:
+    """Makes sure that neither the results nor the data that `BENCH_DATA` names lie where isolated code can read.
+
+    Raises:
+        IsolationError: if one does.
+    """
+    if level != "namespace":
+        return
+    seen = [Path(path).resolve() for path in _SYSTEM if Path(path).is_dir()] + _python_folders()
+    seen += [_root().parent / package for package in _PACKAGES]
+    data = os.environ.get("BENCH_DATA")
+    for folder in (results, *([Path(data)] if data else [])):
+        if top := next((top for top in seen if folder.resolve().is_relative_to(top)), None):
+            raise IsolationError(f"{folder} lies below {top}, which isolated code can read; put it elsewhere")
+
+
 @cache
 def probe(level: str) -> str:
     """Why this machine does not have a level; "" if it does. It is tried, not guessed."""

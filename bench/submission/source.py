@@ -1,12 +1,15 @@
 """From a submission on disk to the plugin that the rest of the house evaluates."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bench.files import UserError
+from bench.protocols import ACTION
 from bench.registry import ANONYMIZERS, Plugin
 from bench.release import FittedAnonymizer
 from bench.specs import Spec, parse_spec
@@ -89,7 +92,9 @@ class Submission:
         """ "anonymizer" or "attacker"."""
         return "attacker" if self.manifest.kind in ("attacker", "scores") else "anonymizer"
 
-    def foreign(self, level: str, limits: Limits, clock: float = 0.0, **changed: Any) -> Foreign:
+    def foreign(
+        self, level: str, limits: Limits, clock: float = 0.0, changed: Mapping[str, Any] = MappingProxyType({})
+    ) -> Foreign:
         """Its code, as it is to be run.
 
         Args:
@@ -125,6 +130,10 @@ class Submission:
             if fitted.spec.plugin.provider != "builtin":
                 raise UserError(f"its weights are for {fitted.spec}, which is no method of this package; submit it as code")
             known = fitted.spec.value
+            if known.uses:
+                raise UserError(
+                    f"{fitted.spec} uses labels ({', '.join(known.uses)}) of the clips that it releases; none are given"
+                )
             value = SubmittedWeights(
                 str((self.folder / manifest.weights.folder).resolve()), known.stochastic, known.causal, known.code_version
             )
@@ -137,6 +146,8 @@ class Submission:
         else:
             value, declared = self._of_code(self.foreign(level, limits))
             stated |= {"isolation": level, "parameters": declared}
+        if self.makes == "attacker" and value.target == ACTION:
+            raise UserError("its target is the action, which a release is to keep; an attacker reads what is to be hidden")
         plugin = Plugin(self.makes, manifest.name, f"submission {files}", manifest.provider)
         return SubmittedSpec(plugin, value, tuple(stated.items()), manifest.name)
 

@@ -4,7 +4,7 @@
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -166,6 +166,22 @@ def off_the_board(results: Path) -> dict[str, str]:
     """Submissions whose records are not shown, by what their records call them (`submitted_as`), and why."""
     hidden = [entry for entry in entries(results) if entry.state not in SHOWN]
     return {e.data["identity"]: f"{e.state}: {e.reason}" if e.reason else e.state for e in hidden}
+
+
+def on_the_board(results: Path) -> Callable[[Mapping[str, Any]], bool]:
+    """Whether the data of a record are shown: of a submission that is listed, at the level at which it was last evaluated."""
+    off = off_the_board(results)
+    levels = {entry.data["identity"]: entry.data.get("isolation", "") for entry in entries(results)}
+
+    def shown(data: Mapping[str, Any]) -> bool:
+        for side in ("anonymizer", "attacker"):
+            stated = data[side]["parameters"]
+            which, level = stated.get("submission", ""), stated.get("isolation")  # none without code
+            if which in off or (level and which in levels and levels[which] != level):
+                return False
+        return True
+
+    return shown
 
 
 def submitted_as(described: Mapping[str, Any]) -> str:

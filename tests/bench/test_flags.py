@@ -123,10 +123,15 @@ def test_a_smaller_panel_or_fewer_seeds_cost_the_rank(finished):
     from bench.summary import _flags, measure_all
 
     measured = measure_all(records(finished[0] / "records"))
+    network = "shiftgcn-reid:backbone=simple"
+    raw = chosen(measured, "identity", network)
+    measured = [leaking(m, 0.9, 0.8) if m is raw else m for m in measured]
     gauss = chosen(measured, "gauss")
     assert "incomplete-panel" not in gauss.flags
-    missing = [m for m in measured if m is not chosen(measured, "gauss", "shiftgcn-reid:backbone=simple")]
+    missing = [m for m in measured if m is not chosen(measured, "gauss", network)]
     assert "incomplete-panel" in _flags(gauss, missing)
+    weak = [leaking(raw, 0.1, 0.0) if m is chosen(measured, "identity", network) else m for m in missing]
+    assert "incomplete-panel" not in _flags(gauss, weak)  # that attacker shows nothing wherever it was tried
     grid = Grid.of([dataclasses.replace(m, flags=_flags(m, missing)) for m in missing])
     assert {p.anonymizer: p.withheld for p in grid.points if p.withheld} == {"gauss:std=0.1": ("incomplete-panel",)}
     identity = chosen(measured, "identity")

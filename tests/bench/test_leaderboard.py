@@ -279,6 +279,15 @@ def test_a_page_holds_every_seed_every_release_and_every_person(measured, tmp_pa
         assert 'class="prior"' in chart
 
 
+def test_controls_expose_nobody(measured, tmp_path):
+    """Nor do scores that strangers sent, which are shown as a control is."""
+    _, text = page_of(measured, tmp_path / "site", "identity")
+    exposed = text.partition("Whom it exposes")[2]
+    assert "bones-lda" in exposed
+    assert "shuffled-labels" in text
+    assert "shuffled-labels" not in exposed.partition("<h2>")[0]
+
+
 def luminance(colour):
     """Relative luminance of "#rrggbb" (WCAG 2.2)."""
     parts = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255

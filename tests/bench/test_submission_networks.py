@@ -1,5 +1,6 @@
 """Trained networks of an attacker as a submission: what is taken of them, what is refused, and what they count for."""
 
+import dataclasses
 import json
 import shutil
 
@@ -175,11 +176,14 @@ def test_strangers_do_not_choose_the_seeds_of_controls(tmp_path, project, kind):
     manifest.write_text(manifest.read_text().replace("seeds = [0, 1, 2]", "seeds = [123456, 987654]"))
     submission = Submission(folder, read_manifest(folder))
     spec = submission.spec()
-    plan = _plan(submission, spec, Budget(anonymizers="identity,null", attackers="bones-lda"), tmp_path / "results")
+    budget = Budget(preset="standard", anonymizers="identity,null", attackers="bones-lda")  # of three seeds
+    plan = _plan(submission, spec, budget, tmp_path / "results")
     own = {job.seed for job in plan.jobs if spec in (job.anonymizer, job.attacker)}
     others = {job.seed for job in plan.jobs if spec not in (job.anonymizer, job.attacker)}
-    assert own == {123456, 987654}
-    assert others == ({0, 1} if kind == "weights" else set())
+    assert own == {123456, 987654, 0}  # as many as others have: who has fewer than raw clips has no rank
+    assert others == ({0, 1, 2} if kind == "weights" else set())
+    few = _plan(submission, spec, dataclasses.replace(budget, preset="quick"), tmp_path / "results")
+    assert {job.seed for job in few.jobs if spec in (job.anonymizer, job.attacker)} == {123456}
 
 
 def test_other_clips_than_they_are_made_for_are_refused(copied, tmp_path):
