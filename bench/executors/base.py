@@ -74,6 +74,14 @@ class Recipe:
         return Bench(store, protocol, preset, stages(self.results / "stages"), device, step)
 
 
+def in_words(error: BaseException) -> str:
+    """Kind of an error and what it says, if it can say anything."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # of a plugin's own kind
+        return f"{type(error).__name__}: it cannot say what went wrong"
+
+
 class Executor(Interface):
     """Does tasks. `slots` of them at a time, in any order."""
 
@@ -115,8 +123,8 @@ class Worker:
         try:
             with limited(self._seconds):
                 self._do(task)
-        except Exception as problem:  # whatever a plugin raises must not cost the other pairs
-            error, trace = f"{type(problem).__name__}: {problem}", traceback.format_exc()
+        except (Exception, SystemExit) as problem:  # whatever a plugin raises must not cost the other pairs
+            error, trace = in_words(problem), traceback.format_exc()
         finally:
             self._reporter.close()
         said, self._reporter.finished = tuple(self._reporter.finished), []

@@ -5,20 +5,54 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Sequence
+import traceback
+from collections.abc import Callable, Sequence
 from concurrent.futures import CancelledError, Future
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
+from functools import partial
+from typing import NoReturn
 
 import torch
 from pebble import ProcessExpired, ProcessPool
 
 from bench import time_limit
-from bench.executors.base import Done, Recipe, Task, Worker
+from bench.executors.base import Done, Recipe, Task, Worker, in_words
 from bench.executors.limits import OUT_OF_MEMORY, Limits, fair_share_mb
 
 
+class _Slot:
+    """One process at a time, started when it is first needed.
+
+    Args:
+        make: Makes the pool that holds it.
+
+    Attributes:
+        tasks: How many tasks this process has begun.
+    """
+
+    def __init__(self, make: Callable[[], ProcessPool]):
+        self._make = make
+        self._pool = make()
+        self.tasks = 0
+
+    def submit(self, task: Task) -> Future:
+        """Starts a task, in a new process if the last one ended while it had nothing to do, for which pebble gives a pool up."""
+        self.tasks += 1
+        try:
+            return self._pool.submit(_do, None, task)  # it minds its time itself
+        except RuntimeError:
+            self.close()
+            self._pool, self.tasks = self._make(), 1
+            return self._pool.submit(_do, None, task)
+
+    def close(self) -> None:
+        self._pool.stop()
+        self._pool.join()
+
+
 class LocalExecutor:
-    """A process for each slot, started when it is first needed.
+    """A process for each slot.
 
     Args:
         recipe: What the workers need.
@@ -32,30 +66,42 @@ class LocalExecutor:
         self._shared = limits.memory_mb is None
         self._limits = replace(limits, memory_mb=fair_share_mb(self.slots)) if self._shared else limits
         context = multiprocessing.get_context("spawn")
-        self._free = [
-            ProcessPool(1, context=context, initializer=_start, initargs=(recipe, device, threads, self._limits))
-            for device in devices
-        ][::-1]
-        self._pools = list(self._free)
-        self._done: queue.SimpleQueue[Done] = queue.SimpleQueue()
+        starts = [(recipe, device, threads, self._limits) for device in devices]
+        self._all = [_Slot(partial(ProcessPool, 1, context=context, initializer=_start, initargs=start)) for start in starts]
+        self._free = self._all[::-1]
+        self._ended: queue.SimpleQueue[tuple[_Slot, Task, Future]] = queue.SimpleQueue()
+        self._again: set[str] = set()  # keys of tasks that were begun a second time
 
     def submit(self, task: Task) -> None:
-        pool = self._free.pop()
-        future = pool.submit(_do, None, task)  # it minds its time itself
-        future.add_done_callback(lambda future: self._ended(pool, task, future))
+        self._begin(self._free.pop(), task)
 
     def wait(self) -> Done:
-        return self._done.get()
+        while True:
+            slot, task, future = self._ended.get()
+            if task.key in self._again or not self._is_anothers_fault(slot, future):
+                self._free.append(slot)
+                return self._outcome(task, future)
+            self._again.add(task.key)
+            self._begin(slot, task)
 
     def close(self) -> None:
-        for pool in self._pools:
-            pool.stop()
-        for pool in self._pools:
-            pool.join()
+        for slot in self._all:
+            slot.close()
 
-    def _ended(self, pool: ProcessPool, task: Task, future: Future) -> None:
-        self._free.append(pool)
-        self._done.put(self._outcome(task, future))
+    def _begin(self, slot: _Slot, task: Task) -> None:
+        slot.submit(task).add_done_callback(lambda future: self._ended.put((slot, task, future)))
+
+    @staticmethod
+    def _is_anothers_fault(slot: _Slot, future: Future) -> bool:
+        """Whether a process ended that an earlier task may have left without memory, or that had ended before this task.
+
+        The next task gets a new process, as the first one there.
+        """
+        error = None if future.cancelled() else future.exception()
+        if not isinstance(error, ProcessExpired | BrokenProcessPool):
+            return False
+        first, slot.tasks = slot.tasks == 1, 0
+        return isinstance(error, BrokenProcessPool) or (not first and error.exitcode in (OUT_OF_MEMORY, -signal.SIGKILL))
 
     def _outcome(self, task: Task, future: Future) -> Done:
         try:
@@ -71,8 +117,8 @@ class LocalExecutor:
             return Done(task, f"ProcessExpired: its process ended, {_ending(expired.exitcode)}")
         except CancelledError:
             return Done(task, "CancelledError: the run was stopped")
-        except Exception as error:  # the answer could not be sent
-            return Done(task, f"{type(error).__name__}: {error}")
+        except BaseException as error:  # the answer could not be sent, or cannot be read
+            return Done(task, in_words(error))
 
 
 def _ending(status: int) -> str:
@@ -89,12 +135,26 @@ def _start(recipe: Recipe, device: torch.device, threads: int, limits: Limits) -
     """Sets up a worker: it ends with its parent, and leaves Ctrl-C to it."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    _never_end_well()
     global _worker
     _worker = Worker(recipe, device, threads, limits)
 
 
 def _do(task: Task) -> Done:
-    return _worker.do(task)
+    try:
+        return _worker.do(task)
+    except BaseException as error:  # a plugin's own KeyboardInterrupt: that of the keyboard does not reach this process
+        return Done(task, in_words(error), traceback.format_exc())
+
+
+def _never_end_well() -> None:
+    """A plugin that ends this process with status 0 ends it with 1: of a good end pebble thinks that nothing was asked of it."""
+    end, own = os._exit, os.getpid()
+
+    def ended(status: int) -> NoReturn:
+        end(1 if status == 0 and os.getpid() == own else status)
+
+    os._exit = ended
 
 
 def _end_with_parent() -> None:

@@ -51,29 +51,37 @@ class RayExecutor:
         self._make = lambda: ray.remote(**share)(Worker).remote(recipe, device, threads, limits)
         self._free = [None] * self.slots
         self._running: dict = {}
+        self._again: set[str] = set()  # keys of tasks that were begun a second time
 
     def submit(self, task: Task) -> None:
-        actor = self._free.pop() or self._make()
-        self._running[actor.do.remote(task)] = actor, task, time.monotonic()
+        used = self._free.pop()
+        actor = used or self._make()
+        self._running[actor.do.remote(task)] = actor, task, time.monotonic(), used is not None
 
     def wait(self) -> Done:
-        ready, _ = self._ray.wait(list(self._running))
-        actor, task, begun = self._running.pop(ready[0])
-        try:
-            done = self._ray.get(ready[0])
-        except self._ray.exceptions.RayError as error:  # the actor died: the next task gets a new one
-            self._free.append(None)
-            return Done(task, self._ending(error, time.monotonic() - begun))
-        self._free.append(actor)
-        return done
+        while True:
+            ready, _ = self._ray.wait(list(self._running))
+            actor, task, begun, used = self._running.pop(ready[0])
+            seconds = time.monotonic() - begun
+            try:
+                done = self._ray.get(ready[0])
+            except self._ray.exceptions.RayError as error:  # the actor died: the next task gets a new one
+                self._free.append(None)
+                if used and task.key not in self._again and seconds < self._limits.seconds:
+                    self._again.add(task.key)  # what earlier tasks left behind in that process may have ended it
+                    self.submit(task)
+                    continue
+                return Done(task, self._ending(error, seconds))
+            self._free.append(actor)
+            return done
 
     def _ending(self, error: Exception, seconds: float) -> str:
         """Why an actor died, as far as that can be known: Ray does not say how its process ended."""
-        if seconds >= self._limits.seconds:
-            return self._limits.too_long
         most = self._limits.memory_mb
         memory = "" if most is None else f", perhaps because it used more than {most:.0f} MB (--memory-limit)"
-        return f"{type(error).__name__}: its process ended{memory}: {' '.join(str(error).split())[:_LONG]}"
+        told = f"{type(error).__name__}: its process ended{memory}: {' '.join(str(error).split())[:_LONG]}"
+        # Not for sure: what it waited for another run that made the same stage does not count, and is not known here.
+        return f"{self._limits.too_long}, or {told}" if seconds >= self._limits.seconds else told
 
     def close(self) -> None:
         self._ray.shutdown()

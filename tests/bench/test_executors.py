@@ -1,9 +1,12 @@
 """Where work is done: limits that end what hangs or leaks and nothing else, and devices as Ray's machines name them."""
 
+import dataclasses
 import os
 import subprocess
 import sys
 import time
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +14,10 @@ import psutil
 import pytest
 import torch
 from filelock import FileLock
+from pebble import ProcessExpired
 
 from bench.executors import Limits, Recipe, Task, Where, make_executor
+from bench.executors.base import Done
 from bench.executors.limits import OUT_OF_MEMORY, _free_bytes, fair_share_mb
 from bench.executors.local import LocalExecutor
 from bench.files import UserError
@@ -71,13 +76,78 @@ def test_without_a_limit_each_worker_has_its_share_of_the_free_memory(monkeypatc
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=10e9))
     monkeypatch.setattr("bench.executors.limits._free_bytes.__defaults__", (Path("/none"), Path("/none")))
     assert fair_share_mb(3) == pytest.approx(3000)
-    from pebble import ProcessExpired
-
     expired = ProcessExpired("it ended", OUT_OF_MEMORY)
     told = outcome(LocalExecutor(RECIPE, [CPU] * 3, 1, Limits()), expired)
     assert "more than 3000 MB (--memory-limit), its share of what was free: fewer --workers" in told
     told = outcome(LocalExecutor(RECIPE, [CPU] * 3, 1, Limits(memory_mb=500)), expired)
     assert told.endswith("more than 500 MB (--memory-limit)")
+
+
+class Fake:
+    """A slot whose tasks end as they are told to."""
+
+    def __init__(self, *endings):
+        self.endings, self.tasks, self.begun = list(endings), 0, 0
+
+    def submit(self, task):
+        self.tasks, self.begun = self.tasks + 1, self.begun + 1
+        future = Future()
+        ending = self.endings.pop(0)
+        if isinstance(ending, BaseException):
+            future.set_exception(ending)
+        else:
+            future.set_result(ending)
+        return future
+
+
+def ended(*endings, before=0):
+    """What a task ends with, if its attempts end so in a process that did `before` others; and how often it was begun."""
+    executor = LocalExecutor(RECIPE, [CPU], 1, Limits(memory_mb=500))
+    slot = Fake(*[Done(TASK)] * before, *endings)
+    executor._free = [slot]
+    for number in range(before):
+        executor.submit(dataclasses.replace(TASK, key=str(number)))
+        executor.wait()
+    executor.submit(TASK)
+    return executor.wait().error.partition(":")[0], slot.begun - before
+
+
+@pytest.mark.parametrize("code", [OUT_OF_MEMORY, -9])
+def test_what_earlier_tasks_left_behind_costs_no_other_task(code):
+    """A plugin may keep memory and return: whoever comes next in that process is ended, and begins again in a new one."""
+    full, fine = ProcessExpired("it ended", code), Done(TASK)
+    what = "MemoryError" if code == OUT_OF_MEMORY else "ProcessExpired"
+    assert ended(full, fine, before=2) == ("", 2)
+    assert ended(full, full, fine, before=2) == (what, 2)  # once, or it would go on for ever
+    assert ended(full, fine) == (what, 1)  # nobody was there before: it was the task itself
+    assert ended(ProcessExpired("it ended", 3), fine, before=2) == ("ProcessExpired", 1)
+    assert ended(BrokenProcessPool("it had ended before"), fine) == ("", 2)
+
+
+class SilentError(Exception):
+    def __str__(self):
+        raise RuntimeError("not even that")
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyboardInterrupt(), SilentError()])
+def test_whatever_comes_back_from_a_process_ends_its_task(error):
+    assert ended(error) == (type(error).__name__, 1)
+
+
+def test_a_process_that_ends_while_it_has_nothing_to_do_costs_nothing(tmp_path):
+    executor = LocalExecutor(dataclasses.replace(RECIPE, results=tmp_path), [CPU], 1, Limits())
+    try:
+        answers = []
+        for _ in range(2):
+            executor.submit(TASK)
+            answers.append(executor.wait().error)
+            for process in psutil.Process().children():
+                if "multiprocessing.spawn" in " ".join(process.cmdline()):
+                    process.kill()
+            time.sleep(1)  # until the pool has noticed
+        assert answers == ["IndexError: tuple index out of range"] * 2  # this recipe has no bench
+    finally:
+        executor.close()
 
 
 def test_the_memory_of_a_container_counts_rather_than_the_machines(tmp_path, monkeypatch):
@@ -177,7 +247,7 @@ def test_why_a_process_of_ray_ended_is_told_as_far_as_it_can_be_known(monkeypatc
         executor.submit(TASK)
         return executor.wait().error
 
-    assert told(seconds=0.0) == "TimeoutError: it took longer than 0 s (--time-limit)"
+    assert told(seconds=0.0).startswith("TimeoutError: it took longer than 0 s (--time-limit), or RayError: its process ended")
     assert told().startswith("RayError: its process ended: a long story xxx")
     assert len(told()) < 400
     assert "perhaps because it used more than 500 MB (--memory-limit)" in told(memory_mb=500.0)
