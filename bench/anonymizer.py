@@ -20,6 +20,7 @@ from bench.stages import CHECKPOINT
 from bench.training import Progress
 
 RELEASE_LABELS = ("action", "subject")  # what a data holder may use of a clip that it releases
+_TRIED = 4  # clips that are released twice before all are
 
 
 @dataclass(frozen=True)
@@ -254,6 +255,36 @@ def released(
             out = anonymizer.transform(batch, state)
         _check_output(type(anonymizer).__name__, batch, out)
         yield indices, out
+
+
+def refuse_chance(
+    anonymizer: Anonymizer,
+    state: Mapping[str, Tensor],
+    clips: ClipSet,
+    *,
+    seed: int,
+    draw: str,
+    labels: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Makes sure that a few clips come out the same twice: what is measured must be what anybody else would get.
+
+    Args:
+        anonymizer, state, clips, seed, draw, labels: As for `anonymize`.
+
+    Raises:
+        ValueError: if they do not.
+    """
+    few = torch.arange(min(_TRIED, len(clips)), device=clips.device)
+
+    def once() -> Tensor:
+        ((_, out),) = released(anonymizer, state, clips, few, seed=seed, draw=draw, labels=labels)
+        return out
+
+    if not torch.equal(once(), once()):
+        raise ValueError(
+            f"{type(anonymizer).__name__} releases the same clips otherwise the second time; draw from batch.generators() or "
+            "batch.per_frame() alone, keep nothing between calls, and declare `stochastic = True`"
+        )
 
 
 def coordinates_digest(clips: ClipSet, i: int) -> str:

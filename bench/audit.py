@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -11,10 +12,22 @@ from bench.executors import Where
 from bench.experiment import Experiment
 from bench.files import UserError
 from bench.measured import measure
+from bench.occupied import at_work
+from bench.plan import Plan, make_plan
+from bench.presets import get_preset
 from bench.records import IDENTITY, Record
+from bench.registry import ANONYMIZERS, ATTACKERS, Registry
 from bench.runner import run_plans
+from bench.specs import Spec, parse_spec
+from bench.submission.isolation import choose_level, refuse_visible
+from bench.submission.manifest import read_manifest
+from bench.submission.session import ForeignError, close_all
+from bench.submission.source import Submission
+from bench.submission.states import entries, submitted_as
 from bench.verdicts import write_reproductions
 
+# What a record states of its trainings, and how the chosen epochs did: other last digits are no other measurement.
+_FOLLOWS = ("training", "inversion", "fitting", "stages", "validation")
 _NUMBERS = ("leakage", "action_raw", "action_retrained")
 
 
@@ -62,16 +75,19 @@ def audit(found: Sequence[Record], results: Path, where: Where, tolerance: float
         Whether all were reproduced.
     """
     plans, broken, verdicts = {}, {}, []
-    with tempfile.TemporaryDirectory(prefix="bench-audit-") as name:
+    with at_work(results), tempfile.TemporaryDirectory(prefix=".audit-", dir=results) as name:
         again = Path(name)
         if (results / "data").is_dir():  # or data sets that can be had are prepared anew
             (again / "data").symlink_to((results / "data").resolve(), target_is_directory=True)
         for record in found:
             try:
-                (plans[record.path],) = experiment_of(record).plans(again)
+                plans[record.path] = _plan(record, results, again)
             except UserError as error:
                 broken[record.path] = f"cannot be done again: {error}"
-        result = run_plans(list(plans.values()), again, where, "bench audit")
+        try:
+            result = run_plans(list(plans.values()), again, where, "bench audit")
+        finally:
+            close_all()
         for record in found:
             verdict = _verdict(record, broken.get(record.path, ""), result.records, result.failed, tolerance)
             verdicts.append(verdict)
@@ -93,6 +109,44 @@ def experiment_of(record: Record) -> Experiment:
         seeds=(data["seed"],),
         controls=False,
     )
+
+
+def _plan(record: Record, results: Path, again: Path) -> Plan:
+    """What measures a record again; a submission comes from what was received.
+
+    Raises:
+        UserError: if that cannot be done here.
+    """
+    asked, data = experiment_of(record), record.data
+    if not any(submitted_as(data[side]) for side in ("anonymizer", "attacker")):
+        (plan,) = asked.plans(again)
+        return plan
+    return make_plan(
+        dataset=asked.dataset,
+        protocol=asked.protocol,
+        anonymizers=[_spec(data["anonymizer"], asked.anonymizer, ANONYMIZERS, results)],
+        attackers=[_spec(data["attacker"], asked.attacker, ATTACKERS, results)],
+        threats=asked.threat,
+        preset=get_preset(asked.preset),
+        seeds=asked.seeds,
+        results=again,
+        controls=False,
+    )
+
+
+def _spec(described: Mapping[str, Any], name: str, registry: Registry, results: Path) -> Spec:
+    if not (known_as := submitted_as(described)):
+        return parse_spec(name, registry)
+    entry = next((entry for entry in entries(results) if entry.data["identity"] == known_as), None)
+    if entry is None:
+        raise UserError(f"{name} was submitted, and what was received is not in {results}")
+    if level := described["parameters"].get("isolation", ""):
+        choose_level(level, trust=False)
+        refuse_visible(level, results)
+    try:
+        return Submission(entry.files, read_manifest(entry.files)).spec(level)
+    except ForeignError as error:
+        raise UserError(f"{name} cannot be loaded: {error}") from error
 
 
 def _verdict(
@@ -123,9 +177,13 @@ def _compare(old: Record, new: Record, tolerance: float) -> Verdict:
             return Verdict(old, False, f"DIFFERS: {name}, so other clips or labels were tested")
     apart = {name: _apart(values, after[name]) for name, values in before.items() if values.dtype.kind == "f"}
     name, most = max(apart.items(), key=lambda one: one[1])
+    stated = sorted(key for key, value in old.data.items() if new.data.get(key) != value)
+    wrong = [key for key in stated if key not in _FOLLOWS]
+    if most <= tolerance and wrong:
+        return Verdict(old, False, f"DIFFERS: {', '.join(wrong)}")
     if most == 0:
-        same = old.path.read_bytes() == new.path.read_bytes()
-        return Verdict(old, True, "equal to the bit" + ("" if same else " in all predictions; the curves of the training differ"))
+        told = f" in all predictions; {', '.join(stated)} differ" if stated else ""
+        return Verdict(old, True, f"equal to the bit{told}")
     first, second = measure([old]).row(), measure([new]).row()
     told = ", ".join(f"{number} {first[number]:.4f} -> {second[number]:.4f}" for number in _NUMBERS)
     if most <= tolerance:

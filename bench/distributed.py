@@ -89,28 +89,32 @@ def together(
     function: Callable[..., dict[str, Any]],
     clips: ClipSet,
     *,
+    folder: Path,
     progress: Callable[[int, int, str], None] | None = None,
     **named: Any,
 ) -> dict[str, Any]:
-    """What `function(clips=clips, progress=..., **named)` returns in the first of several processes that all call it.
+    """What `function(clips=clips, folder=folder, progress=..., **named)` returns in the first of several processes that call it.
 
     Args:
         count: Number of processes; on GPUs, that of `clips` and those after it.
         function: Can be pickled, as everything that it is given; returns JSON values.
+        folder: Where it writes. What the processes need lies there as well meanwhile: whoever clears up after a killed training
+            removes it too.
 
     Raises:
         RuntimeError: if one of them fails; the message is its own.
     """
-    with tempfile.TemporaryDirectory(prefix="bench-processes-") as name:  # for this user alone, so that unpickling it is safe
-        folder = Path(name)
-        np.save(folder / "rows.npy", clips.rows.cpu().numpy())
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="processes-", dir=folder) as name:  # for this user alone: unpickling it is safe
+        place = Path(name).resolve()
+        np.save(place / "rows.npy", clips.rows.cpu().numpy())
         index = {key: getattr(clips, key).cpu() for key in ("first", "lengths", "bodies")}
         nuisance = None if clips.nuisance is None else clips.nuisance.cpu()
         light = replace(clips, rows=torch.empty(0), nuisance=nuisance, **index)
-        job = function, light, named, (clips.device.type, clips.device.index or 0)
-        (folder / "job.pickle").write_bytes(pickle.dumps(job))
+        job = function, light, {**named, "folder": folder.resolve()}, (clips.device.type, clips.device.index or 0)
+        (place / "job.pickle").write_bytes(pickle.dumps(job))
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"]
-        command += ["-m", "bench.distributed", name]
+        command += ["-m", "bench.distributed", str(place)]
         # They end when this process does, however that ends: the other end of their standard input is then closed.
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         with subprocess.Popen(command, **pipes) as torchrun:
@@ -121,8 +125,8 @@ def together(
                 torchrun.stdin.close()
                 torchrun.terminate()
         if status:
-            raise _problem(folder, said)
-        return json.loads((folder / "result.json").read_text())
+            raise _problem(place, said)
+        return json.loads((place / "result.json").read_text())
 
 
 def _tell(line: str, progress: Callable[[int, int, str], None] | None) -> bool:

@@ -55,8 +55,9 @@ class TradeOff:
 def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
     """The worst attacker of each anonymizer at one threat level (methods.md section 6.8).
 
-    A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and a method that only
-    weak attackers were tried on has no point. What needs no body to know, the nuisance-only control, does not count; nor does an
+    A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and that only where it
+    surely finds something, or its noise would rank what others find nothing in; and a method that only weak attackers were tried
+    on has no point. What needs no body to know, the nuisance-only control, does not count; nor does an
     attacker that was tested on too few people for an interval, where others were not: of it nothing can be said; nor one that
     strangers sent and that finds people in clips that hold nothing.
     """
@@ -67,7 +68,8 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
         panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
         panel = [m for m in panel if not m.is_control]
         if any("weak-attacker" not in m.flags for m in panel):
-            judged = [m for m in panel if m.leakage.sample.enough] or panel
+            heard = [m for m in panel if "weak-attacker" not in m.flags or beats_chance(m)]
+            judged = [m for m in heard if m.leakage.sample.enough] or heard
             worst = max(judged, key=lambda m: m.normalised.value)
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
@@ -146,7 +148,8 @@ class Grid:
         if not self.useful:
             return None
         volumes = hypervolume(*self._draws)
-        return estimate(volumes[0], volumes[1:], min((p.leakage.sample for p in self.useful), key=lambda sample: sample.people))
+        fewest = min((p.leakage.sample for p in self.useful), key=lambda sample: sample.people)
+        return estimate(volumes[0], volumes[1:], fewest, bounds=(0.0, 1.0))
 
     def best_within(self, budget: float) -> TradeOff | None:
         """The most useful anonymizer that leaks no more than a budget, as measured; None if none does.

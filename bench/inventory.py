@@ -168,16 +168,16 @@ class Inventory:
         """
         needed = self.needed()
         stages = [stage.path for key, stage in self.stages.items() if key not in needed]
-        attempts = [path for path in self.results.glob("stages/*/.*") if path.is_dir()]
+        attempts = [path for of in ("stages/*/.*", ".audit-*") for path in self.results.glob(of) if path.is_dir()]
         kept = [] if interrupted else [path for path in attempts if any(path.rglob(f"*{CHECKPOINT}"))]
         files = [*(path for folder in _WRITTEN for path in (self.results / folder).rglob(".*.tmp")), *self._without_record()]
         doomed = [*stages, *(path for path in attempts if path not in kept), *files]
-        size = sum(file.stat().st_size for path in doomed for file in (path, *path.rglob("*")) if file.is_file())
+        size = sum(_size(file) for path in doomed for file in (path, *path.rglob("*")))
         if really:
             for path in doomed:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
             for lock in self.results.glob("stages/*/*.lock"):
-                lock.unlink()
+                lock.unlink(missing_ok=True)
         return Freed(len(stages), len(doomed) - len(stages), size, len(kept))
 
     def _without_record(self) -> list[Path]:
@@ -185,6 +185,14 @@ class Inventory:
         folder = self.results / "records"
         beside = [path for ending in ("*.npz", "*.manifest.json") for path in folder.rglob(ending) if path.name[0] != "."]
         return [path for path in beside if not path.with_name(f"{path.name.partition('.')[0]}.json").exists()]
+
+
+def _size(file: Path) -> int:
+    """Bytes of a file; 0 of a folder, and of what somebody who makes a table has put in its place meanwhile."""
+    try:
+        return file.stat().st_size if file.is_file() else 0
+    except FileNotFoundError:
+        return 0
 
 
 def _read_stage(path: Path) -> Stage:
@@ -223,12 +231,14 @@ def _record_damage(record: Record, stages: Mapping[str, Stage]) -> Iterator[str]
     if "manifest" in seal:
         yield "its manifest is missing or damaged; remove the record, and it is measured again"
         return
-    for kind, name in (("json", "it differs"), ("npz", "its predictions differ")):
-        if seal and whole_digest(record.path.with_suffix(f".{kind}").read_bytes()) != seal.get(kind):
-            yield f"{name} from what was written; remove it, and it is measured again"
-            return
     try:
+        for kind, name in (("json", "it differs"), ("npz", "its predictions differ")):
+            if seal and whole_digest(record.path.with_suffix(f".{kind}").read_bytes()) != seal.get(kind):
+                yield f"{name} from what was written; remove it, and it is measured again"
+                return
         yield from _contradictions(record, stages)
+    except OSError as error:
+        yield f"it cannot be read: {error.strerror or error}"
     except UserError as error:
         yield str(error)
     except (ValueError, KeyError, TypeError, IndexError) as error:

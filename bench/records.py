@@ -235,7 +235,7 @@ def read_record(path: Path) -> Record | None:
     try:
         data = read_json(path)
         return Record(path, data) if data["schema"] == SCHEMA else None
-    except (ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError):
         warnings.warn(f"{path} is damaged: it is left out, and `bench run` measures it again", stacklevel=2)
         return None
 

@@ -153,8 +153,14 @@ class Run:
             running = 0
             while self._ready or running:
                 while self._ready and running < executor.slots:
-                    executor.submit(heapq.heappop(self._ready)[-1])
+                    task = heapq.heappop(self._ready)[-1]
+                    if all(one.error for one in self._waiting[task.key]):  # every pair that it was for has failed meanwhile
+                        del self._waiting[task.key]
+                        continue
+                    executor.submit(task)
                     running += 1
+                if not running:
+                    break
                 done = executor.wait()
                 running -= 1
                 self._take(done, display)

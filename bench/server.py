@@ -29,6 +29,8 @@ def serve(results: Path, port: int, announce: Callable[[str], None]) -> None:
     Raises:
         UserError: if nothing was logged yet, the port is taken, or the server does not start.
     """
+    if not tracking_uri(results).startswith("sqlite:"):
+        raise UserError(f"runs are logged to {tracking_uri(results)}, as MLFLOW_TRACKING_URI says; its own pages show them")
     if not (results / "mlflow.db").exists():
         raise UserError(f"nothing was logged to {results} yet; run `bench run` first")
     with socket.socket() as probe:

@@ -101,7 +101,6 @@ class StageStore:
             started = time.perf_counter()
             with _partial_folder(path) as folder, counting() as earlier:
                 info = dict(compute(folder) or {})
-                _clear(folder, lambda file: file.name.endswith(CHECKPOINT))
                 state = {
                     "name": name,
                     "key": key,
@@ -162,8 +161,8 @@ class FinishedStages(StageStore):
 
 
 def content_of(folder: Path) -> str:
-    """Digest of the names and bytes of a stage's files."""
-    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / _STATE)
+    """Digest of the names and bytes of a stage's files; checkpoints are none of them."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file != folder / _STATE and _is_no_checkpoint(file))
     return digest({str(file.relative_to(folder)): file_digest(file) for file in files})
 
 
@@ -180,10 +179,11 @@ def _partial_folder(path: Path) -> Iterator[Path]:
     try:
         yield partial
         put_in_place(partial, path)
+        _clear(path, lambda file: not _is_no_checkpoint(file))  # now, and not before: nothing is lost that was not yet in place
     except Exception:
         with suppress(OSError):
             _clear(partial, _is_no_checkpoint)
-            partial.rmdir()
+            partial.rmdir()  # unless it holds some
         raise
 
 

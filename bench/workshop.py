@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench import classifiers
-from bench.anonymizer import Examples, anonymize, release_labels
+from bench.anonymizer import Examples, anonymize, refuse_chance, release_labels
 from bench.data import normalisation
 from bench.data.clips import ClipSet, load_rows
 from bench.data.store import ClipStore, ClipWriter
@@ -214,7 +214,9 @@ class Workshop:
             state = load_file(fitted.path / "state.safetensors", device=str(self.device))
             with self._step(f"release {anonymizer} ({draw})"):
                 clips = self.clips(self.raw)
-                rows = anonymize(anonymizer.value, state, clips, seed=seed, draw=draw, labels=labels).cpu().numpy()
+                how = {"seed": seed, "draw": draw, "labels": labels}
+                refuse_chance(anonymizer.value, state, clips, **how)
+                rows = anonymize(anonymizer.value, state, clips, **how).cpu().numpy()
             np.save(folder / "frames.npy", rows)
             return {"rows": rows_digest(rows, self.normalised.index)}
 

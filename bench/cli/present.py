@@ -9,6 +9,7 @@ import click
 from rich.console import Console
 
 from bench.grid import Grid
+from bench.occupied import looking
 from bench.report.pareto import pareto_figure, save_figure
 from bench.report.table import print_tables, write_csv, write_json_document
 from bench.runlog import make_log
@@ -32,7 +33,8 @@ def present(result: Result, results: Path, *, json_file: str | None, mlflow: boo
     """
     unwritten: list[str] = []
     try:
-        _show(result, results, json_file, mlflow, experiment, unwritten)
+        with looking(results):
+            _show(result, results, json_file, mlflow, experiment, unwritten)
     finally:
         _name_failures(result)
     if result.failed or unwritten:
@@ -60,11 +62,12 @@ def _show(result: Result, results: Path, json_file: str | None, mlflow: bool, ex
                 click.echo(text)
     click.echo(f"{result.computed} of {len(result.records)} records computed now, the others were already there", err=True)
     if measured and mlflow:
-        from bench.tracking import sync
+        from bench.tracking import sync, tracking_uri
 
         try:
             sync(results, [log])
-            click.echo("MLflow: run `bench ui` to see the runs", err=True)
+            own = tracking_uri(results).startswith("sqlite:")
+            click.echo(f"MLflow: {'run `bench ui` to see the runs' if own else tracking_uri(results)}", err=True)
         except Exception as error:  # MLflow is a view: the records are written, and the run ended well without it
             click.echo(f"MLflow could not be written ({_short(error)})", err=True)
             click.echo("the records are not affected; `bench mlflow sync` writes what is missing", err=True)

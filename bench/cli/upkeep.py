@@ -31,10 +31,14 @@ def store() -> None:
 @results_option
 def verify(results: Path) -> None:
     """Read every stage, record and prepared data set again and compare it with its digest."""
-    inventory, count = _inventory(results), 0
-    for path, wrong in inventory.damage():
-        click.echo(f"DAMAGED {path}: {wrong}")
-        count += 1
+    from bench.occupied import looking
+
+    _refuse_empty(results)
+    with looking(results):  # what is cleared up meanwhile would seem damaged
+        inventory, count = _inventory(results), 0
+        for path, wrong in inventory.damage():
+            click.echo(f"DAMAGED {path}: {wrong}")
+            count += 1
     unsealed = f", {inventory.unsealed} records unsealed (of an earlier version)" if inventory.unsealed else ""
     click.echo(
         f"{len(inventory.stages)} stages and {len(inventory.records)} records read; {count or 'nothing'} damaged{unsealed}"

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from bench.anonymizer import anonymize
 from bench.executors import Where
-from bench.files import digest
+from bench.files import UserError, digest
 from bench.grid import Grid
 from bench.measured import Measured
 from bench.pipeline import Bench
@@ -170,6 +170,8 @@ def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> 
         return _with_own_seeds(plan, spec)
     if manifest.scores:
         return make_plan(anonymizers=manifest.scores.anonymizer, attackers=[spec], controls=False, **common)
+    if budget.attackers != "all":
+        raise UserError("--attacker is the panel that an anonymizer meets; say with --anonymizer what an attacker is tried on")
     methods = budget.anonymizers or measured_before(dataset, preset.name, results, budget)
     plan = make_plan(anonymizers=methods, attackers=[spec], controls=not spec.value.control, **common)
     return _with_own_seeds(plan, spec)

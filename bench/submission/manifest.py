@@ -220,7 +220,9 @@ def _told(error: Any) -> tuple[str, str, str]:
         return where, "this name is unknown", "remove it, or see the template for how it is spelt"
     if error["type"] == "missing":
         return where, "it is missing", "add it; the template has an example"
-    return where, " ".join(str(error["msg"]).split()), f"got {str(error.get('input'))[:80]!r}"
+    got = error.get("input")
+    remedy = "see the template" if isinstance(got, dict) else f"got {str(got)[:80]!r}"  # the whole manifest, or a table of it
+    return where, " ".join(str(error["msg"]).removeprefix("Value error, ").split()), remedy
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.files import UserError, atomic_folder, read_json, write_json
-from bench.submission.manifest import Manifest, check_size, copy_files, identity, printable, read_manifest
+from bench.submission.manifest import Manifest, check_files, check_size, copy_files, identity, printable, read_manifest
 
 RECEIVED, CHECKED, EVALUATING = "received", "checked", "evaluating"
 LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN = "listed", "listed-with-flags", "rejected", "superseded", "withdrawn"
@@ -90,6 +90,9 @@ def receive(folder: Path, results: Path, *, supersedes: bool = False) -> Entry:
         entry = Entry(path, read_json(path / "state.json"))
         if entry.data["identity"] != identity(folder):
             raise UserError(f"{manifest.provider} was received before with other files; raise its version")
+        if changed := check_files(folder, manifest):
+            where, what, remedy = changed[0]
+            raise UserError(f"{manifest.provider} was received before, and {where}: {what}; raise its version, and {remedy}")
         return entry
     if not supersedes:
         _refuse_takeover(manifest, results)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bench.anonymizer import Anonymizer, ClipBatch, Examples, anonymize, clip_seed
+from bench.anonymizer import Anonymizer, ClipBatch, Examples, anonymize, clip_seed, refuse_chance
 from bench.data.clips import ClipSet
 from bench.presets import get_preset
 from bench.protocols import Part
@@ -196,6 +196,28 @@ class Careless(Anonymizer):
 def test_a_broken_contract_is_caught(how, message):
     with pytest.raises(ValueError, match=f"Careless .*{message}"):
         anonymize(Careless(how), {}, make_clips(), seed=0, draw="holder/0")
+
+
+@dataclasses.dataclass(frozen=True)
+class Chancy(Anonymizer):
+    """Draws as anybody would who does not know better, or as the contract has it."""
+
+    stochastic = True
+    keeps_the_contract: bool = False
+
+    def transform(self, batch: ClipBatch, state) -> torch.Tensor:
+        if self.keeps_the_contract:
+            noise = torch.stack([torch.randn(batch.clips.shape[1:], generator=generator) for generator in batch.generators()])
+        else:
+            noise = torch.randn_like(batch.clips)
+        return batch.clips + noise * batch.present
+
+
+def test_what_comes_out_otherwise_the_second_time_is_refused():
+    how = {"seed": 0, "draw": "holder/0"}
+    refuse_chance(Chancy(keeps_the_contract=True), {}, make_clips(), **how)
+    with pytest.raises(ValueError, match=r"Chancy releases the same clips otherwise .* batch.generators()"):
+        refuse_chance(Chancy(), {}, make_clips(), **how)
 
 
 def test_clip_seeds_differ_by_seed_draw_and_name():

@@ -162,6 +162,22 @@ def test_flags_of_the_attacker_that_ranks_withhold_the_rank_and_those_of_others_
     assert point.withheld == ("undertrained",)  # it might have found more than the first
 
 
+def test_the_noise_of_a_weak_attacker_ranks_nobody(finished):
+    """It says something only where it surely finds something."""
+    from bench.grid import trade_off
+    from bench.summary import measure_all
+
+    measured = measure_all(records(finished[0] / "records"))
+    names = ("bones-lda", "shiftgcn-reid:backbone=simple")
+    strong, weak = (dataclasses.replace(chosen(measured, "gauss", name), flags=()) for name in names)
+    strong, weak = leaking(strong, 0.3, 0.1), dataclasses.replace(leaking(weak, 0.5, 0.1), flags=("weak-attacker",))
+    (point,) = trade_off([strong, weak], "semi-informed")
+    assert (point.attacker, point.withheld) == ("bones-lda", ())
+    (point,) = trade_off([strong, dataclasses.replace(leaking(weak, 0.5, 0.4), flags=weak.flags)], "semi-informed")
+    assert point.attacker == names[1]
+    assert trade_off([weak], "semi-informed") == []
+
+
 def test_of_too_few_people_nothing_is_ranked(finished):
     from bench.grid import Grid
     from bench.metrics.uncertainty import Sample

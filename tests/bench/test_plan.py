@@ -10,7 +10,6 @@ import pytest
 
 from tests.tiny import DATA, RUN, bench, record_bytes, shrink_budget
 
-PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
 WHAT = RUN[1 : RUN.index("--no-mlflow")]
 
 

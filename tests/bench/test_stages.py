@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 import signal
 import subprocess
@@ -100,6 +101,31 @@ def test_checkpoints_are_all_that_is_left_of_a_stage_whatever_ended_it(tmp_path)
     assert not list((tmp_path / "train").glob(".*"))
     assert sorted(path.name for path in output.path.rglob("*") if path.is_file()) == ["half", "stage.json"]
     assert output.content == content_of(output.path)
+
+
+def test_a_checkpoint_stays_until_what_it_was_for_is_in_its_place(tmp_path, monkeypatch):
+    """What follows the training may fail too: numbers that are none, a full disk, a kill before the folder has its name."""
+    seen, numbers = [], [math.nan, 1.0, 1.0]
+
+    def compute(folder):
+        seen.append((folder / f"training{CHECKPOINT}").exists())
+        (folder / f"training{CHECKPOINT}").write_text("x")
+        (folder / "weights").write_text("x")
+        return {"loss": numbers[len(seen) - 1]}
+
+    def no_room(temporary, path):
+        raise OSError("no space left on device")
+
+    store = StageStore(tmp_path)
+    with pytest.raises(ValueError, match="JSON"):
+        store.run("train", 1, {}, compute)
+    with monkeypatch.context() as full:
+        full.setattr("bench.stages.put_in_place", no_room)
+        with pytest.raises(OSError, match="no space"):
+            store.run("train", 1, {}, compute)
+    output = store.run("train", 1, {}, compute)
+    assert seen == [False, True, True]
+    assert sorted(path.name for path in output.path.iterdir()) == ["stage.json", "weights"]
 
 
 def test_a_killed_stage_leaves_nothing_that_looks_whole(tmp_path):

@@ -14,6 +14,7 @@ from bench.files import UserError, write_json
 from bench.grid import Grid
 from bench.plan import choose_protocol
 from bench.protocols import instantiate
+from bench.records import records
 from bench.registry import DATASETS
 from bench.report.board import load_boards
 from bench.specs import parse_spec
@@ -315,6 +316,16 @@ def test_a_version_is_received_once(tmp_path):
         receive(folder, tmp_path / "results")
 
 
+def test_an_edit_that_was_not_sealed_is_not_what_was_received(tmp_path):
+    """The manifest is the same: what was measured of the old files must not pass for a measurement of the new ones."""
+    folder = write_method(tmp_path / "m", "pass")
+    receive(folder, tmp_path / "results")
+    (code,) = (path for path in folder.rglob("*.py") if "batch" in path.read_text())
+    code.write_text(code.read_text() + "# changed\n")
+    with pytest.raises(UserError, match=r"was received before, and .* sha256 .* raise its version"):
+        receive(folder, tmp_path / "results")
+
+
 def test_states_follow_each_other_as_declared_and_keep_their_history(tmp_path):
     results = tmp_path / "results"
     entry = receive(write_method(tmp_path / "m", "pass"), results)
@@ -370,12 +381,20 @@ def test_a_strangers_anonymizer_and_attacker_are_evaluated_in_isolation(tmp_path
     states = run("submit", "status", results=results).output
     assert "acme-attacker 0.1" in states
     assert "namespace" in states
+    audited = run("audit", *_keys(results, "acme-anonymizer", "acme-attacker"), *HERE, results=results)
+    assert audited.output.count("equal to the bit") == 1, audited.output
     again = run("submit", "evaluate", str(tmp_path / "acme-attacker"), *small, results=results)
     assert "0 of" in again.output
     assert again.exit_code == 0
     run("submit", "status", "acme-attacker", "--withdraw", results=results)
     assert "acme-attacker" not in run("leaderboard", "--json", "-", results=results).stdout
     assert "withdrawn" in run("submit", "status", results=results).output
+
+
+def _keys(results, anonymizer, attacker):
+    """Records of a pair."""
+    wanted = {"anonymizer": anonymizer, "attacker": attacker}
+    return [record.data["key"] for record in records(results / "records") if record.data["names"] == wanted]
 
 
 @pytest.mark.slow

@@ -14,8 +14,9 @@ import torch
 
 from anonymizers.noise import GaussianNoise
 from bench.execution import describe
+from bench.files import UserError
 from bench.inventory import Inventory
-from bench.occupied import alone, at_work
+from bench.occupied import alone, at_work, looking
 from bench.records import records
 from bench.stages import CHECKPOINT
 from bench.status import Reporter
@@ -244,6 +245,50 @@ def test_an_audit_finds_what_cannot_be_reproduced(copied):
     assert "DIFFERS by up to" in first
     assert "more than 0.0001; leakage" in first
     assert "cannot be done again: attacker changed since it was measured" in second
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("chance", 0.5, "DIFFERS: chance"),
+        ("training", {}, ": equal to the bit in all predictions; training differ"),
+    ],
+)
+def test_an_audit_compares_all_that_a_table_rests_on(copied, key, value, said):
+    """Leakage is normalised by what a record states as chance; how a training went is told and no more."""
+    record = next(records(copied / "records"))
+    record.path.write_text(json.dumps({**record.data, key: value}))
+    told = bench("audit", record.data["key"], *HERE, results=copied)
+    assert said in told.stdout
+    assert told.exit_code == (key == "chance")
+    assert not list(copied.glob(".audit-*"))
+
+
+def test_what_an_audit_left_behind_is_freed(copied):
+    (copied / ".audit-killed" / "stages").mkdir(parents=True)
+    assert bench("store", "gc", results=copied).exit_code == 0
+    assert not list(copied.glob(".audit-*"))
+
+
+def test_nothing_is_cleared_up_while_somebody_reads(tmp_path, monkeypatch):
+    with looking(tmp_path), pytest.raises(UserError, match="somebody is at work"), alone(tmp_path):
+        pass
+    with alone(tmp_path):
+        pass
+
+    def refused(results):
+        raise PermissionError(results)
+
+    monkeypatch.setattr("bench.occupied.at_work", refused)
+    with looking(tmp_path):  # a folder that cannot be written
+        pass
+
+
+def test_pages_of_a_server_are_its_own(copied, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9/runs")
+    told = bench("ui", results=copied)
+    assert told.exit_code == 2
+    assert "runs are logged to http://127.0.0.1:9/runs" in told.output
 
 
 def test_stages_and_records_say_where_they_were_made_and_an_audit_tells_other_hardware_apart(copied):

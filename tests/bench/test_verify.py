@@ -2,16 +2,12 @@
 
 import json
 import shutil
-import subprocess
 
 import numpy as np
 import pytest
 
 from bench.records import records
 from tests.tiny import RUN, bench, change_predictions, cut_predictions, record_bytes, shrink_budget
-
-PIPES = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-WHAT = RUN[1 : RUN.index("--no-mlflow")]
 
 
 @pytest.fixture(autouse=True)
