@@ -286,6 +286,7 @@ def _of_row(board: Board, row: Row) -> list[str]:
     whole = {name for other in board.rows if other.anonymizer == CONTROLS[0] for name in other.attackers}
     if missing := sorted(whole - set(row.attackers)):
         lines.append(f"  attackers that it has not met: {', '.join(missing)}.")
+    lines.append(f"  {row.checked}.")
     return [*lines, *(f"  {text}." for text in board.grid.failed_controls)]
 
 

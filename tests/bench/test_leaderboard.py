@@ -387,6 +387,7 @@ def test_only_an_audit_makes_a_method_reproduced(measured, tmp_path, monkeypatch
     write_reproductions([(record, False)], TOLERANCE, results)
     assert when(results)["gauss:std=0.1"] == f"NOT reproduced on {today} (1 of 8 records)"
     assert "NOT reproduced" in bench("leaderboard", results=results).output
+    assert "NOT reproduced" in bench("leaderboard", "--explain", "gauss:std=0.1", results=results).output
 
 
 def test_an_audit_that_could_not_be_done_says_nothing(measured, tmp_path, monkeypatch):
