@@ -220,7 +220,7 @@ PLUGINS = '''
 NAMES = {
     "raises": ("Raises", "RuntimeError: out of ideas"),
     "hangs": ("Hangs", "TimeoutError: it took longer than 25 s (--time-limit)"),
-    "not-a-number": ("NotANumber", "ValueError: NotANumber returned 172800 coordinates that are not finite"),
+    "not-a-number": ("NotANumber", "coordinates that are not finite"),
     "leaks": ("Leaks", "MemoryError: its process used more than 1500 MB (--memory-limit)"),
     "dies": ("Dies", "ProcessExpired: its process ended, killed by SIGKILL, perhaps for want of memory"),
     "leaves": ("Leaves", "SystemExit: enough"),
