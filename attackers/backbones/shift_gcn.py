@@ -106,7 +106,8 @@ class SpatialShift(nn.Module):
         self.weight = nn.Parameter(torch.randn(out_channels, in_channels) * math.sqrt(1 / out_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         self.mask = nn.Parameter(torch.zeros(joints, in_channels))
-        self.norm = BatchNorm(joints, out_channels, 1)
+        # Where neighbouring joints never move, as in releases that hide some, channels that read these alone are still.
+        self.norm = BatchNorm(joints, out_channels, 1, stills=True)
 
     def forward(self, x: Tensor, residual: Tensor) -> Tensor:
         """x (V, C, T, B) and residual (V, C', T, B) to (V, C', T, B)."""
@@ -277,6 +278,7 @@ class ShiftGCN(BodyBackbone):
         ValueError: if a count is below 1, `width` is not positive or `offset_gradient` is unknown.
     """
 
+    code_version: ClassVar[int] = 2
     published_recipe: ClassVar[Mapping[str, object]] = {
         "lr": 0.1,
         "epochs": 140,

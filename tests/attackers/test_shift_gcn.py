@@ -265,3 +265,46 @@ def test_shifts_across_joints_in_a_checkpoint_are_refused(published, bench_data)
     state["l3.tcn1.shift_in.xpos"] = torch.full((64,), 0.5)
     with pytest.raises(ValueError, match=r"l3.tcn1.shift_in.xpos reaches 0.5 joints"):
         model.load_reference_state(state)
+
+
+def test_what_never_moves_does_not_drown_what_does():
+    """Neighbouring joints at the origin: channels of the first block that read these alone are one number, which drifts.
+
+    With torch's running statistics the network would learn, and answer at random whenever it is asked.
+    """
+    torch.manual_seed(0)
+    model = create("shift-gcn", layout="kinect-v1", num_classes=4, num_bodies=1, width=0.1)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, nesterov=True)
+
+    def batch():
+        clips, labels = torch.randn(16, 3, 8, 20, 1), torch.randint(4, (16,))
+        clips[:, :, :, :6] += 0.5 * labels[:, None, None, None, None]  # so much noise that there is always more to learn
+        clips[:, :, :, 12:18] = 0
+        return clips, labels
+
+    asked = []
+    for step in range(300):
+        clips, labels = batch()
+        optimiser.zero_grad()
+        functional.cross_entropy(model.train()(clips), labels).backward()
+        optimiser.step()
+        if step >= 250:
+            with torch.no_grad():
+                clips, labels = batch()
+                asked.append(float(functional.cross_entropy(model.eval()(clips), labels)))
+    assert np.median(asked) < 0.7  # by chance 1.39
+
+
+def test_a_channel_that_never_varied_is_normalised_to_nothing_in_both_modes():
+    norm, theirs = BatchNorm(2, 1, stills=True), torch.nn.BatchNorm1d(2)
+    with torch.no_grad():
+        for of in (norm, theirs):
+            of.bias.copy_(torch.tensor([0.5, -0.5]).view_as(of.bias))
+    moving = torch.randn(300, 8)
+    for step in range(300):  # the first channel is one number, which follows the weights before it
+        x = torch.stack([torch.full((8,), 1 + 0.01 * step), moving[step]])
+        norm.train()(x.clone()), theirs.train()(x.T)
+    ours, torchs = norm.eval()(x.clone()), theirs.eval()(x.T).T
+    assert torch.equal(ours[0], torch.full((8,), 0.5))
+    assert torchs[0, 0] > 20  # the lag of its mean, divided by the root of eps
+    assert torch.allclose(ours[1], torchs[1], atol=1e-5)
