@@ -53,12 +53,16 @@ def test_only_curves_count_as_curves(training, lengths):
     assert list(_epochs(training)) == lengths
 
 
+def _budget(kind):
+    return Budget(attackers="bones-lda") if kind == "weights" else Budget(anonymizers="identity,null")
+
+
 def test_a_failure_is_blamed_on_whose_code_it_was(tmp_path):
     """Without a release it was the anonymizer's, with one the attacker's; nobody is rejected for what others did."""
     for kind, rejected in (("weights", True), ("attacker-weights", False)):
         folder, results = new_submission(tmp_path / f"my-{kind}", kind, tmp_path / "results"), tmp_path / "results"
         submission = Submission(folder, read_manifest(folder))
-        plan = _plan(submission, submission.spec(), Budget(anonymizers="identity,null", attackers="bones-lda"), results)
+        plan = _plan(submission, submission.spec(), _budget(kind), results)
         other = next(job for job in plan.jobs if str(job.anonymizer) == "null")
         mine = submission.manifest.provider
         own = next(job for job in plan.jobs if mine in (job.anonymizer.plugin.provider, job.attacker.plugin.provider))
@@ -138,3 +142,10 @@ def test_weights_that_no_method_can_use_are_told(tmp_path, damage):
     report = checked(folder, tmp_path / "results")
     assert wrong(report) == {"contract"}
     assert ("uses labels" if damage == "uses" else "cannot use these weights") in report.findings[-1].what
+
+
+def test_the_panel_is_not_for_an_attacker(tmp_path):
+    folder = new_submission(tmp_path / "my-own", "attacker-weights", tmp_path / "results")
+    submission = Submission(folder, read_manifest(folder))
+    with pytest.raises(UserError, match="say with --anonymizer what an attacker is tried on"):
+        _plan(submission, submission.spec(), Budget(attackers="bones-lda"), tmp_path / "results")

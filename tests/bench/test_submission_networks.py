@@ -176,7 +176,8 @@ def test_strangers_do_not_choose_the_seeds_of_controls(tmp_path, project, kind):
     manifest.write_text(manifest.read_text().replace("seeds = [0, 1, 2]", "seeds = [123456, 987654]"))
     submission = Submission(folder, read_manifest(folder))
     spec = submission.spec()
-    budget = Budget(preset="standard", anonymizers="identity,null", attackers="bones-lda")  # of three seeds
+    what = {"attackers": "bones-lda"} if kind == "weights" else {"anonymizers": "identity,null"}
+    budget = Budget(preset="standard", **what)  # of three seeds
     plan = _plan(submission, spec, budget, tmp_path / "results")
     own = {job.seed for job in plan.jobs if spec in (job.anonymizer, job.attacker)}
     others = {job.seed for job in plan.jobs if spec not in (job.anonymizer, job.attacker)}
