@@ -189,7 +189,7 @@ class Session:
                 used, shared = 0, {}
                 for process in tree:
                     with contextlib.suppress(psutil.Error):
-                        used += process.memory_info().rss
+                        used += _own_memory(process)
                         shared |= _memory_files(process.pid)
                 if used + sum(shared.values()) > most:
                     self._stop(f"memory: it took more than {self.limits.memory_mb:g} MB")
@@ -226,6 +226,14 @@ class Session:
         self._said.seek(max(0, self._said.tell() - _TAIL))
         lines = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
         return printable(lines[-1][:300]) if lines else f"exit status {self._process.returncode}"
+
+
+def _own_memory(process: psutil.Process) -> int:
+    """Bytes of a process, of pages that it shares with others its part: or each fork would count its parent's memory again."""
+    try:
+        return process.memory_full_info().pss
+    except (psutil.AccessDenied, AttributeError):  # not told, or another system
+        return process.memory_info().rss
 
 
 def _memory_files(pid: int) -> dict[int, int]:
