@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from bench import classifiers
 from bench.anonymizer import Anonymizer, ClipBatch, Examples, Fitted, anonymize
 from bench.checkpoint import Checkpoint
 from bench.files import UserError, digest
@@ -143,9 +142,9 @@ class Calibrated(Wrapper):
         tried: list[dict[str, float]] = []
         trial = _Trial(self, examples)
         # Without networks: a trial is known by its strength and what was found, and the bisection takes the same way again.
-        saved, unsaved = Checkpoint(examples.checkpoint("trials"), trial.of, networks={}, optimisers={}, generators={}), ""
-        with classifiers.seeded(examples.seed, examples.clips.device):  # puts torch's global generators back
-            earlier = saved.restore()
+        on = {"networks": {}, "optimisers": {}, "generators": {}}
+        saved, unsaved = Checkpoint(examples.checkpoint("trials"), trial.of, **on, dropout=False), ""
+        earlier = saved.restore()
         known = {one["strength"]: one["leakage"] for one in earlier[1]["tried"]} if earlier else {}
         total, span = self.steps + 2, self.inner.value.strength_range(examples)
 

@@ -119,11 +119,9 @@ class TemporalInverter(Inverter):
         best = {key: value.clone() for key, value in network.state_dict().items()}
         of = digest([asdict(self), epochs, seed, raw.device.type, part.train.tolist(), raw.sketch(), released.sketch()])
         on = {"networks": {"inverter": network}, "optimisers": {"inverter": optimiser}, "generators": {"clips": generator}}
-        saved, unsaved = Checkpoint(folder / f"inverter{CHECKPOINT}", of, **on), ""
+        saved, unsaved = Checkpoint(folder / f"inverter{CHECKPOINT}", of, **on, dropout=False), ""
         pieces = Pieces(self.batch)
-        with classifiers.seeded(seed, raw.device):  # puts torch's global generators back, which nothing here draws from
-            found = saved.restore()
-        if found:
+        if found := saved.restore():
             best, curve, pieces.size = found[0], found[1]["curve"], found[1]["micro_batch"]
         for epoch in range(len(curve) - 1, epochs):
             order = train[torch.randperm(len(train), generator=generator, device=raw.device)]

@@ -257,19 +257,11 @@ def released(
         yield indices, out
 
 
-def refuse_chance(
-    anonymizer: Anonymizer,
-    state: Mapping[str, Tensor],
-    clips: ClipSet,
-    *,
-    seed: int,
-    draw: str,
-    labels: Mapping[str, Tensor] | None = None,
-) -> None:
+def refuse_chance(anonymizer: Anonymizer, state: Mapping[str, Tensor], clips: ClipSet, **how: Any) -> None:
     """Makes sure that a few clips come out the same twice: what is measured must be what anybody else would get.
 
     Args:
-        anonymizer, state, clips, seed, draw, labels: As for `anonymize`.
+        anonymizer, state, clips, how: As for `anonymize`.
 
     Raises:
         ValueError: if they do not.
@@ -277,7 +269,7 @@ def refuse_chance(
     few = torch.arange(min(_TRIED, len(clips)), device=clips.device)
 
     def once() -> Tensor:
-        ((_, out),) = released(anonymizer, state, clips, few, seed=seed, draw=draw, labels=labels)
+        ((_, out),) = released(anonymizer, state, clips, few, **how)
         return out
 
     if not torch.equal(once(), once()):

@@ -19,10 +19,8 @@ from bench.records import IDENTITY, Record
 from bench.registry import ANONYMIZERS, ATTACKERS, Registry
 from bench.runner import run_plans
 from bench.specs import Spec, parse_spec
-from bench.submission.isolation import choose_level, refuse_visible
-from bench.submission.manifest import read_manifest
 from bench.submission.session import ForeignError, close_all
-from bench.submission.source import Submission
+from bench.submission.source import received
 from bench.submission.states import entries, submitted_as
 from bench.verdicts import write_reproductions
 
@@ -140,11 +138,8 @@ def _spec(described: Mapping[str, Any], name: str, registry: Registry, results: 
     entry = next((entry for entry in entries(results) if entry.data["identity"] == known_as), None)
     if entry is None:
         raise UserError(f"{name} was submitted, and what was received is not in {results}")
-    if level := described["parameters"].get("isolation", ""):
-        choose_level(level, trust=False)
-        refuse_visible(level, results)
     try:
-        return Submission(entry.files, read_manifest(entry.files)).spec(level)
+        return received(entry, described["parameters"].get("isolation", ""), results, trust=False)
     except ForeignError as error:
         raise UserError(f"{name} cannot be loaded: {error}") from error
 

@@ -38,7 +38,8 @@ class Checkpoint:
         of: Digest of all that determines the training; a checkpoint of another one is not taken.
         networks: By names of your choice; their weights and buffers.
         optimisers: By names; their momenta and learning rates.
-        generators: By names; torch's global generators, which draw dropout, are kept besides.
+        generators: By names.
+        dropout: Whether torch's global generators, which draw dropout, are put back as well.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class Checkpoint:
         networks: Mapping[str, nn.Module],
         optimisers: Mapping[str, torch.optim.Optimizer],
         generators: Mapping[str, torch.Generator],
+        dropout: bool = True,
     ):
         self.path, self.of = path, of
         self._networks, self._optimisers, self._generators = networks, optimisers, generators
         self._device = next((p.device for network in networks.values() for p in network.parameters()), torch.device("cpu"))
+        self._dropout = dropout
         self._begun = self._saved = time.monotonic()
         self._spent = 0.0  # by earlier attempts
         self._failed = False
@@ -141,8 +144,9 @@ class Checkpoint:
             optimiser.load_state_dict({"state": state, "param_groups": groups})
         for which, generator in self._generators.items():
             generator.set_state(tensors[f"generator.{which}"])
-        torch.set_rng_state(tensors["global"])
-        if self._device.type == "cuda":
+        if self._dropout:
+            torch.set_rng_state(tensors["global"])
+        if self._dropout and self._device.type == "cuda":
             torch.cuda.set_rng_state(tensors["global_cuda"], self._device)
         self._spent = float(about["seconds"])
         if (earlier := _earlier.get()) is not None:

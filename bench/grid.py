@@ -57,13 +57,13 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
 
     A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and that only where it
     surely finds something, or its noise would rank what others find nothing in; and a method that only weak attackers were tried
-    on has no point. What needs no body to know, the nuisance-only control, does not count; nor does an
-    attacker that was tested on too few people for an interval, where others were not: of it nothing can be said; nor one that
+    on has no point. What needs no body to know, the nuisance-only control, does not count; nor does an attacker that was tested
+    on too few people for an interval, where others were not: of it nothing can be said; nor one that
     strangers sent and that finds people in clips that hold nothing.
     """
     points = []
-    names = dict.fromkeys(m.first["names"]["attacker"] for m in measured)
-    measured = [m for m in measured if m.first["names"]["attacker"] not in {n for n in names if knows_too_much(n, measured)}]
+    misled = {name for name in {m.first["names"]["attacker"] for m in measured} if knows_too_much(name, measured)}
+    measured = [m for m in measured if m.first["names"]["attacker"] not in misled]
     for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):
         panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
         panel = [m for m in panel if not m.is_control]

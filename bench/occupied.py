@@ -27,7 +27,7 @@ def at_work(results: Path) -> Iterator[None]:
 def looking(results: Path) -> Iterator[None]:
     """As `at_work`, for who only reads: a folder that cannot be written is cleared up by nobody."""
     with ExitStack() as stack:
-        with suppress(PermissionError, OSError):
+        with suppress(OSError):
             stack.enter_context(at_work(results))
         yield
 

@@ -42,12 +42,15 @@ class _Slot:
         try:
             return self._pool.submit(_do, None, task)  # it minds its time itself
         except RuntimeError:
-            self.close()
+            self.stop()
+            self.join()
             self._pool, self.tasks = self._make(), 1
             return self._pool.submit(_do, None, task)
 
-    def close(self) -> None:
+    def stop(self) -> None:
         self._pool.stop()
+
+    def join(self) -> None:
         self._pool.join()
 
 
@@ -85,8 +88,10 @@ class LocalExecutor:
             self._begin(slot, task)
 
     def close(self) -> None:
+        for slot in self._all:  # all at once, and then their ends are waited for
+            slot.stop()
         for slot in self._all:
-            slot.close()
+            slot.join()
 
     def _begin(self, slot: _Slot, task: Task) -> None:
         slot.submit(task).add_done_callback(lambda future: self._ended.put((slot, task, future)))

@@ -27,10 +27,10 @@ from bench.specs import Spec, SpecError, parse_spec
 from bench.stages import FinishedStages, MissingStageError
 from bench.submission.check import Report, check
 from bench.submission.faces import two_faced
-from bench.submission.isolation import LEVELS, Limits, choose_level, refuse_visible
+from bench.submission.isolation import IsolationError, Limits
 from bench.submission.manifest import Claim, Manifest, read_manifest
 from bench.submission.session import ForeignError, close_all
-from bench.submission.source import Submission
+from bench.submission.source import Submission, received
 from bench.submission.states import (
     CHECKED,
     EVALUATING,
@@ -234,21 +234,21 @@ def _received(known_as: str, results: Path, budget: Budget) -> Spec | None:
     entry = next((entry for entry in entries(results) if entry.data["identity"] == known_as), None)
     if entry is None or entry.state not in SHOWN:
         return None
-    level = entry.data.get("isolation", "")
-    if level in LEVELS:
-        choose_level(level, trust=budget.trust)  # its records are of that level, and of no other
-        refuse_visible(level, results)
     try:
-        return Submission(entry.files, read_manifest(entry.files)).spec(level)
-    except (ForeignError, ValueError):
+        return received(entry, entry.data.get("isolation", ""), results, trust=budget.trust)  # the level of its records
+    except IsolationError:
+        raise
+    except (ForeignError, UserError, ValueError):
         return None  # a method that cannot be run must not keep others from being measured
 
 
 def _own_failure(plan: Plan, submission: Submission, result: Result, results: Path) -> str:
     """What the submission itself failed in; "" if every pair that failed did so by somebody else's code.
 
-    A pair fails by its anonymizer if there is no release, and by its attacker if there is one.
+    A pair fails by its anonymizer if there is no release, unless that attacker fails on raw clips as well, and by its attacker
+    if there is one.
     """
+    failing = {failed["attacker"] for failed in result.failed if failed["anonymizer"] == "identity"}
     stages = FinishedStages(results / "stages")
     bench = Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
     jobs = {(str(job.anonymizer), str(job.attacker), job.threat.name, str(job.seed)): job for job in plan.jobs}
@@ -264,6 +264,8 @@ def _own_failure(plan: Plan, submission: Submission, result: Result, results: Pa
             by = "attacker"
         except MissingStageError:
             by = "anonymizer"
+        if by == "anonymizer" and failed["attacker"] in failing:
+            continue  # a release for which nobody was left is not made
         if by == submission.makes:
             return f"evaluation failed: {_told(failed)}"
     return ""

@@ -15,11 +15,12 @@ from bench.release import FittedAnonymizer
 from bench.specs import Spec, parse_spec
 from bench.submission.foreign import ForeignAnonymizer, ForeignAttacker
 from bench.submission.hidden import GRID
-from bench.submission.isolation import Limits
-from bench.submission.manifest import Line, Manifest, Text, identity, printable
+from bench.submission.isolation import LEVELS, Limits, choose_level, refuse_visible
+from bench.submission.manifest import Line, Manifest, Text, identity, printable, read_manifest
 from bench.submission.networks import Networks, SubmittedNetworks
 from bench.submission.prepared import SubmittedClips, SubmittedScores, SubmittedWeights
 from bench.submission.session import Foreign, ForeignError, shared_session
+from bench.submission.states import Entry
 
 
 class DeclaredParameter(BaseModel):
@@ -169,6 +170,20 @@ class Submission:
             )
         flags = {"learns": found.learns, "stochastic": found.stochastic, "causal": found.causal}
         return ForeignAnonymizer(foreign=foreign, code_version=found.code_version, **flags), values
+
+
+def received(entry: Entry, level: str, results: Path, *, trust: bool) -> SubmittedSpec:
+    """What was received before, as a plugin at a level of isolation; "" for what has no code.
+
+    Raises:
+        IsolationError: if this machine does not have the level, or it would keep nothing apart here.
+        ForeignError: if the code cannot be loaded.
+        UserError: if it is not what its manifest says.
+    """
+    if level in LEVELS:
+        choose_level(level, trust=trust)
+        refuse_visible(level, results)
+    return Submission(entry.files, read_manifest(entry.files)).spec(level)
 
 
 def declared(foreign: Foreign) -> Declared:

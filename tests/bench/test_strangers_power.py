@@ -70,6 +70,9 @@ def test_a_failure_is_blamed_on_whose_code_it_was(tmp_path):
             names = {"anonymizer": str(job.anonymizer), "attacker": str(job.attacker), "threat": job.threat.name}
             failed = Result([], 0, [{**names, "seed": str(job.seed), "error": "RuntimeError: no"}])
             assert bool(_own_failure(plan, submission, failed, results)) == blamed, (kind, names)
+            raw = {**failed.failed[0], "anonymizer": "identity"}  # an attacker that fails there is nobody else's failure
+            both = Result([], 0, [raw, *failed.failed])
+            assert not _own_failure(plan, submission, both, results), (kind, names)
 
 
 def test_the_first_seed_of_a_method_is_its_own(tmp_path):
