@@ -15,6 +15,7 @@ from bench.metrics.uncertainty import Estimate, estimate, largest_of
 from bench.summary import (
     FLAGS,
     RECORDING,
+    REMARKS,
     SHUFFLED,
     WITHHOLDING,
     beats_chance,
@@ -85,7 +86,8 @@ def _withheld(name: str, worst: Measured, panel: Sequence[Measured], measured: S
     That some attacker read more while it knew nothing matters if it read more than the worst of those that know: then the worst
     is not the worst.
     """
-    found = {*worst.flags, *(flag for m in panel for flag in m.flags if flag in WITHHOLDING)}
+    found = {flag for flag in worst.flags if flag not in REMARKS}
+    found |= {flag for m in panel for flag in m.flags if flag in WITHHOLDING}
     misled = {m.first["names"]["attacker"] for m in panel if _FROZEN in m.flags}
     frozen = (m for m in measured if (m.first["names"]["anonymizer"], m.first["threat"]) == (name, "ignorant"))
     if any(m.first["names"]["attacker"] in misled and m.normalised.value > worst.normalised.value for m in frozen):

@@ -32,7 +32,7 @@ from bench.protocols import ACTION, ATTRIBUTES, MEASURED_TARGETS, Part, fold_of
 from bench.specs import Spec
 from bench.workshop import VERSIONS
 
-SCHEMA = 5
+SCHEMA = 6
 _OF_DRAWS = ("attack", "action_raw", "action_retrained", "transfer_retrained", "fidelity", "frechet")
 _PACKAGES = ("skeleton-privacy-bench", "torch", "numpy", "scipy", "scikit-learn", "pandas")
 
@@ -274,6 +274,7 @@ def make_record(folder: Path, bench: Bench, job: Job) -> Record:
         "control": job.attacker.value.control,
         "names": {"anonymizer": str(job.anonymizer), "attacker": str(job.attacker)},
         "stochastic": job.anonymizer.value.stochastic,
+        "uses": list(job.anonymizer.value.uses),
         "strength": _strength(job.anonymizer),
         "classes": [str(value) for value in part.classes],
         "chance": part.chance,

@@ -6,7 +6,7 @@ A file is named by what was measured and by the code that measured it, so nothin
 import contextlib
 import io
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 
 from bench import metrics
 from bench.files import atomic_file, digest, file_digest
-from bench.measured import Measured
+from bench.measured import Measured, measure
 from bench.metrics.uncertainty import Estimate, Sample
 from bench.records import Record
 
@@ -27,13 +27,11 @@ _NAMED = ("named", "use")
 _DRAWS = ("leakage", "retention")  # the others' resamples nobody asks for
 
 
-def measured_or_remembered(
-    records: Sequence[Record], folder: Path | None, measure: Callable[[Sequence[Record]], Measured]
-) -> Measured:
-    """What `measure` gives, from `folder` if it was asked for before; None measures always."""
-    if folder is None:
+def measured_or_remembered(records: Sequence[Record], results: Path | None) -> Measured:
+    """What `measure` gives, from the results folder if it was asked for before; None measures always."""
+    if results is None:
         return measure(records)
-    path = folder / f"{digest([_code(), [record.contents for record in records]])}.npz"
+    path = results / "measured" / f"{digest([_code(), [record.contents for record in records]])}.npz"
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError, BadZipFile):  # absent, or damaged
         return _read(path, records)
     measured = measure(records)

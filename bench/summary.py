@@ -9,11 +9,14 @@ import numpy as np
 
 from bench.files import digest
 from bench.floors import floor
-from bench.measured import Measured, measure
+from bench.measured import Measured
 from bench.metrics.comparison import difference
+from bench.protocols import ACTION
 from bench.records import IDENTITY, Record, pool_folds
 from bench.remembered import measured_or_remembered
+from bench.submission.states import noted_flags
 from bench.threat import RANKING
+from bench.verdicts import reproductions
 
 CONTROLS = ("identity", "null")  # the anonymizers that prove the instrument
 # The attackers that do: two that look at no coordinates, for names and for pairs, and one that learns nothing.
@@ -38,37 +41,49 @@ FLAGS = {
     "fixed-release": "strangers released the clips themselves, those too that attackers learn from: these may mislead them",
     "two-faced": "clips that it was fitted to are released otherwise than those tested, and attackers learn from the former",
     "unproven": "scores or networks that were sent in: whoever has the test clips can make them fit, so they change no rank",
+    "not-reproduced": "an audit measured a record of this method again, and something else came out",
+    "told-action": "it is told each clip's action: what is recognised in a release may be what it was told",
     "below-prior": "fewer clips are named than by always naming the most frequent class: compare the balanced number alone",
 }
-# Of a method with such a row, no rank is stated: what it is worth is not known. The others withhold it if they are raised by the
-# attacker whose leakage ranks the method; in other rows they only say how to read a number.
+# Of a method with such a row, no rank is stated: what it is worth is not known. Those in neither list withhold it if they are
+# raised by the attacker whose leakage ranks the method; in other rows they only say how to read a number.
 WITHHOLDING = (
     *("no-control", "control-failed", "incomplete-panel", "undertrained", "pass-through", "shared-performances"),
-    *("fixed-release", "two-faced"),
+    *("fixed-release", "two-faced", "not-reproduced", "told-action"),
 )
+# These never do: they say that a number looks worse than it is, or where else to look.
+REMARKS = ("nuisance", "below-prior")
 
 
-def measure_all(
-    records: Iterable[Record], remembered: Path | None = None, noted: Mapping[str, Sequence[str]] | None = None
-) -> list[Measured]:
+def measure_all(records: Iterable[Record], results: Path | None = None) -> list[Measured]:
     """Pools folds, groups records that differ in their seed only, measures each group and raises its flags.
 
     Args:
         records: The records.
-        remembered: Folder in which measurements are kept for the next time; None keeps none.
-        noted: Flags of submissions that no record shows, by what records call these.
+        results: The folder in which they lie: measurements are kept there for the next time, and flags that only it can tell are
+            raised as well (what evaluations noted of submissions, and what audits found). None for none of this.
     """
     groups: dict[str, list[Record]] = {}
     for record in pool_folds(records):
         groups.setdefault(_group_key(record), []).append(record)
     seeds = [sorted(group, key=lambda record: record.data["seed"]) for group in groups.values()]
-    measured = [measured_or_remembered(group, remembered, measure) for group in seeds]
-    known = noted or {}
-    named = [m.first["anonymizer"]["parameters"].get("submission", "") for m in measured]
-    measured = [replace(m, flags=(*_flags(m, measured), *known.get(name, ()))) for m, name in zip(measured, named, strict=True)]
+    measured = [measured_or_remembered(group, results) for group in seeds]
+    noted, audited = (noted_flags(results), reproductions(results)) if results else ({}, {})
+    wrong = {key for key, verdict in audited.items() if not verdict.same}
+    doubted = {_method(m) for m in measured if any(key in wrong for record in m.records for key in record.keys)}
+
+    def flags(m: Measured) -> tuple[str, ...]:
+        beside = noted.get(m.first["anonymizer"]["parameters"].get("submission", ""), ())
+        return *_flags(m, measured), *beside, *(["not-reproduced"] if _method(m) in doubted else [])
+
+    measured = [replace(m, flags=flags(m)) for m in measured]
     return sorted(
         measured, key=lambda m: (m.group, _anonymizer_rank(m), m.first["target"], m.first["attacker"]["name"], m.first["threat"])
     )
+
+
+def _method(measured: Measured) -> tuple[Any, str]:
+    return measured.group, measured.first["names"]["anonymizer"]
 
 
 def _group_key(record: Record) -> str:
@@ -87,6 +102,8 @@ def _flags(measured: Measured, others: Sequence[Measured]) -> tuple[str, ...]:
     if measured.is_control:
         return ("unproven",) if submitted(data["attacker"]) else ()
     flags = ["fixed-release"] if submitted(data["anonymizer"]) == "data" else []
+    if ACTION in data["uses"]:
+        flags.append("told-action")
     if data["stochastic"] and len(measured.records) * data["draws"] == 1:
         flags.append("single-draw")
     splits = data["protocol"]["splits"]

@@ -19,12 +19,11 @@ from filelock import FileLock
 
 from bench.files import UserError
 from bench.grid import Grid
-from bench.measured import Measured, measure
+from bench.measured import Measured
 from bench.records import Record, records
 from bench.remembered import measured_or_remembered
 from bench.report.pareto import pareto_figure
 from bench.runlog import RunLog, run_logs
-from bench.submission.states import noted_flags
 from bench.summary import measure_all
 
 _CURVES = ("train_loss", "validation_loss", "validation_accuracy", "lr")
@@ -33,7 +32,6 @@ _BATCH = 1000  # the most metrics, parameters and tags that the store takes at o
 _KINDS = ("trade-off", "record")
 _PARENT = "mlflow.parentRunId"
 _METRICS = ("leakage", "leakage_normalised", "top1", "top5", "action_raw", "action_retrained", "utility_retention")
-_REMEMBERED = "measured"
 # A server that is gone is noticed in seconds, rather than tried again for minutes; telemetry is off.
 _SETTINGS = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -103,7 +101,7 @@ class _Store:
         """Writes the tables of an invocation, if there is one, and its records."""
         from mlflow.data.pandas_dataset import from_pandas
 
-        measured = measure_all(of_run, self._results / _REMEMBERED, noted_flags(self._results))
+        measured = measure_all(of_run, self._results)
         for group in dict.fromkeys(m.group for m in measured):
             rows = [m for m in measured if m.group == group]
             experiment = self._experiment(group)
@@ -130,7 +128,7 @@ class _Store:
         """One seed of a row, by itself."""
         if len(measured.records) == 1:
             return measured
-        return replace(measured_or_remembered([record], self._results / _REMEMBERED, measure), flags=measured.flags)
+        return replace(measured_or_remembered([record], self._results), flags=measured.flags)
 
     def _experiment(self, group: Any) -> str:
         """Id of a table's experiment; what is there is looked up once, and what a killed process left unfinished is removed."""

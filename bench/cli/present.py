@@ -14,7 +14,6 @@ from bench.report.pareto import pareto_figure, save_figure
 from bench.report.table import print_tables, write_csv, write_json_document
 from bench.runlog import make_log
 from bench.runner import Result
-from bench.submission.states import noted_flags
 from bench.summary import measure_all
 
 _LONG = 200  # characters of an error message
@@ -47,7 +46,7 @@ def _show(result: Result, results: Path, json_file: str | None, mlflow: bool, ex
     log = make_log(result.name, command, experiment, tuple(key for r in result.records for key in r.keys), len(result.failed))
     with _one_of_many("the log of the run", unwritten):
         log.write(results)
-    measured = measure_all(result.records, results / "measured", noted_flags(results))
+    measured = measure_all(result.records, results)
     if measured:
         print_tables(measured, wide_console(stderr=json_file == "-"))
         with _one_of_many("the table", unwritten):

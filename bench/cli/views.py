@@ -26,7 +26,6 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
         UserError: if there is nothing.
     """
     from bench.records import newest, of_interest, records
-    from bench.submission.states import noted_flags
     from bench.summary import measure_all
 
     found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
@@ -35,7 +34,7 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
     found, older = newest(found)
     if older:
         click.echo(f"{older} records of older code are left out; newer ones of the same pairs are there", err=True)
-    return measure_all(found, results / "measured", noted_flags(results))
+    return measure_all(found, results)
 
 
 @click.command()

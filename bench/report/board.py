@@ -15,7 +15,7 @@ from rich.table import Table
 from bench.files import UserError, atomic_file, write_json
 from bench.leaderboard import Board, board_row, boards, explain
 from bench.records import Record, newest, of_interest, records
-from bench.submission.states import Entry, entries, noted_flags, on_the_board
+from bench.submission.states import Entry, entries, on_the_board
 from bench.summary import measure_all
 from bench.verdicts import reproductions
 
@@ -66,7 +66,7 @@ def load_boards(results: Path, dataset: str | None, protocol: str | None, preset
     newer, _ = newest(kept)
     paths = {record.path for record in newer}
     older = tuple(record for record in kept if record.path not in paths)
-    measured = measure_all(newer, results / "measured", noted_flags(results))
+    measured = measure_all(newer, results)
     return Loaded(tuple(boards(measured, reproductions(results))), older, received)
 
 

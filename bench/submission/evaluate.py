@@ -42,7 +42,6 @@ from bench.submission.states import (
     Entry,
     entries,
     find,
-    noted_flags,
     receive,
     submitted_as,
     supersede,
@@ -140,7 +139,7 @@ def evaluate(
         return Evaluation(entry.moved(REJECTED, problem), report, result)
     noted = ["two-faced"] if _two_faced(plan, submission, results) else []
     entry = entry.moved(EVALUATING, noted=sorted({*noted, *entry.data.get("noted", [])}))
-    measured = measure_all(result.records, results / "measured", noted_flags(results))
+    measured = measure_all(result.records, results)
     claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
     flags = _flags(manifest, measured, claims)
     hardware = {name: result.records[0].manifest()[name] for name in ("device", "platform")}

@@ -147,10 +147,13 @@ def test_flags_of_the_attacker_that_ranks_withhold_the_rank_and_those_of_others_
     names = ("bones-lda", "shiftgcn-reid:backbone=simple")
     first, second = (dataclasses.replace(chosen(measured, "gauss", name), flags=()) for name in names)
     first, second = leaking(first, 0.9, 0.8), leaking(second, 0.5, 0.4)
-    for flag in ("single-draw", "nuisance", "below-prior", "few-people"):
+    for flag in ("single-draw", "weak-attacker", "few-people"):
         (point,) = trade_off([dataclasses.replace(first, flags=(flag,)), second], "semi-informed")
         assert point.withheld == (flag,)
         (point,) = trade_off([first, dataclasses.replace(second, flags=(flag,))], "semi-informed")
+        assert point.withheld == ()
+    for flag in ("nuisance", "below-prior"):  # it leaks no more than that, whatever leaks it
+        (point,) = trade_off([dataclasses.replace(first, flags=(flag,)), second], "semi-informed")
         assert point.withheld == ()
     frozen = dataclasses.replace(chosen(measured, "gauss", names[1], threat="ignorant"), flags=())
     misled = dataclasses.replace(second, flags=("frozen-beats-retrained",))
@@ -160,6 +163,21 @@ def test_flags_of_the_attacker_that_ranks_withhold_the_rank_and_those_of_others_
     assert point.withheld == ("frozen-beats-retrained",)
     (point,) = trade_off([first, dataclasses.replace(second, flags=("undertrained",))], "semi-informed")
     assert point.withheld == ("undertrained",)  # it might have found more than the first
+
+
+def test_what_is_told_the_action_has_no_rank(finished):
+    """Else whoever releases one and the same clip for all of an action would lead."""
+    from bench.grid import Grid
+    from bench.summary import measure_all
+
+    assert all(record.data["uses"] == [] for record in records(finished[0] / "records"))
+    told = []
+    for record in records(finished[0] / "records"):
+        method = record.data["names"]["anonymizer"]
+        told.append(dataclasses.replace(record, data={**record.data, "uses": ["action"] if method == "gauss:std=0.1" else []}))
+    withheld = {p.anonymizer: p.withheld for p in Grid.of(measure_all(told)).points}
+    assert "told-action" in withheld["gauss:std=0.1"]
+    assert withheld["identity"] == ()
 
 
 def test_the_noise_of_a_weak_attacker_ranks_nobody(finished):

@@ -386,6 +386,9 @@ def test_only_an_audit_makes_a_method_reproduced(measured, tmp_path, monkeypatch
         path.write_bytes(content)
     write_reproductions([(record, False)], TOLERANCE, results)
     assert when(results)["gauss:std=0.1"] == f"NOT reproduced on {today} (1 of 8 records)"
+    (board,) = load_boards(results, None, None, None).boards
+    assert {row.anonymizer: row.budget_rank is None for row in board.rows}["gauss:std=0.1"], "its numbers are not to be relied on"
+    assert "no rank for not-reproduced" in bench("leaderboard", "--explain", "gauss:std=0.1", results=results).output
     assert "NOT reproduced" in bench("leaderboard", results=results).output
     assert "NOT reproduced" in bench("leaderboard", "--explain", "gauss:std=0.1", results=results).output
 
