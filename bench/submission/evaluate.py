@@ -112,6 +112,7 @@ def evaluate(
         UserError: if it cannot be received, or the budget is wrong.
     """
     results = results.resolve()
+    _refuse(Submission(folder, read_manifest(folder)), budget, results)
     entry = receive(folder, results, supersedes=budget.supersedes)
     report = check(entry.files, level, results, step)
     if not report.good:
@@ -149,10 +150,24 @@ def evaluate(
     return Evaluation(entry, report, result, measured, claims, digest([entry.data["identity"], asdict(budget)]))
 
 
-def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> Plan:
+def _refuse(submission: Submission, budget: Budget, results: Path) -> None:
+    """Tells what is wrong with a budget before the submission is received, and minutes before its plan would.
+
+    Raises:
+        UserError: if a data set, protocol, preset, attacker, anonymizer or level is unknown, or does not fit the submission.
+    """
+    if submission.makes == "attacker" and budget.attackers != "all":
+        raise UserError("--attacker is the panel that an anonymizer meets; say with --anonymizer what an attacker is tried on")
+    if submission.makes == "anonymizer" and budget.anonymizers is not None:
+        raise UserError("--anonymizer is what an attacker is tried on; say with --attacker what an anonymizer meets")
+    make_plan(anonymizers=budget.anonymizers or "identity", attackers=budget.attackers, **_shared(submission, budget, results))
+
+
+def _shared(submission: Submission, budget: Budget, results: Path) -> dict[str, Any]:
+    """What of a plan does not depend on the submitted method."""
     manifest, preset = submission.manifest, get_preset(budget.preset)
     dataset = budget.dataset or manifest.dataset
-    common = {
+    return {
         "dataset": dataset,
         "protocol": budget.protocol or (manifest.protocol if dataset == manifest.dataset else "") or None,
         "threats": RANKING if manifest.scores else budget.threats,
@@ -160,19 +175,22 @@ def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> 
         "seeds": (0,) if manifest.scores else _seeds(manifest, dataset, preset, results, budget),
         "results": results,
     }
+
+
+def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> Plan:
+    manifest, shared = submission.manifest, _shared(submission, budget, results)
+    dataset, preset = shared["dataset"], shared["preset"]
     if submission.makes == "anonymizer":
         methods = [*(parse_spec(name, ANONYMIZERS) for name in ("identity", "null")), spec]
-        plan = make_plan(anonymizers=methods, attackers=budget.attackers, **common)
+        plan = make_plan(anonymizers=methods, attackers=budget.attackers, **shared)
         if budget.attackers == "all" and (strangers := _attackers_before(dataset, preset.name, results, budget)):
-            more = make_plan(anonymizers=methods, attackers=strangers, controls=False, **common)
+            more = make_plan(anonymizers=methods, attackers=strangers, controls=False, **shared)
             plan = replace(plan, jobs=plan.jobs + more.jobs)
         return _with_own_seeds(plan, spec)
     if manifest.scores:
-        return make_plan(anonymizers=manifest.scores.anonymizer, attackers=[spec], controls=False, **common)
-    if budget.attackers != "all":
-        raise UserError("--attacker is the panel that an anonymizer meets; say with --anonymizer what an attacker is tried on")
+        return make_plan(anonymizers=manifest.scores.anonymizer, attackers=[spec], controls=False, **shared)
     methods = budget.anonymizers or measured_before(dataset, preset.name, results, budget)
-    plan = make_plan(anonymizers=methods, attackers=[spec], controls=not spec.value.control, **common)
+    plan = make_plan(anonymizers=methods, attackers=[spec], controls=not spec.value.control, **shared)
     return _with_own_seeds(plan, spec)
 
 

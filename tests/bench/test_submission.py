@@ -348,6 +348,27 @@ def run(*arguments: str, results: Path):
     return bench(*arguments, results=results)
 
 
+@pytest.mark.parametrize(
+    ("kind", "asked", "told"),
+    [
+        ("weights", ("--anonymizer", "gauss"), "--anonymizer is what an attacker is tried on"),
+        ("weights", ("--attacker", "bones-ldda"), "did you mean bones-lda"),
+        ("weights", ("--protocol", "xsub"), "xsub"),
+        ("weights", ("--preset", "fast"), "fast"),
+        ("weights", ("--threat", "semi"), "semi-informed"),
+        ("attacker-weights", ("--attacker", "bones-lda"), "--attacker is the panel that an anonymizer meets"),
+        ("attacker-weights", ("--anonymizer", "gaus"), "did you mean gauss"),
+        ("attacker-weights", ("--dataset", "utd"), "no data set named 'utd'"),
+    ],
+)
+def test_a_mistake_in_the_command_is_told_before_anything_is_received(tmp_path, kind, asked, told, results):
+    folder = new_submission(tmp_path / "mine", kind, results)
+    done = run("submit", "evaluate", str(folder), *asked, *HERE, results=tmp_path / "results")
+    assert done.exit_code == 2, done.output
+    assert told in done.output
+    assert not (tmp_path / "results" / "submissions").exists()
+
+
 @pytest.mark.slow
 def test_a_strangers_anonymizer_and_attacker_are_evaluated_in_isolation(tmp_path, monkeypatch, level):
     shrink_budget(monkeypatch)
