@@ -365,12 +365,13 @@ def _of_people(
 ) -> dict[str, Estimate]:
     """How re-identification spreads over people, and what several clips of each give."""
     risk = measure_risk(hits, people, chance)
+    once = replace(people, codes=np.arange(people.weights.shape[1]))  # shares of people, not of clips
     found = {
-        "worst_person": people.estimate(risk.worst, (0.0, float(risk.worst[0]))),
-        "p95_person": people.estimate(risk.p95, SHARE),
-        "exposed_people": people.estimate(risk.exposed, SHARE),
-        "singled_out_people": people.estimate(risk.singled_out, SHARE),
-        "gini": people.estimate(risk.gini, SHARE),
+        "worst_person": once.estimate(risk.worst, (0.0, float(risk.worst[0]))),
+        "p95_person": once.estimate(risk.p95, SHARE),
+        "exposed_people": once.estimate(risk.exposed, SHARE),
+        "singled_out_people": once.estimate(risk.singled_out, SHARE),
+        "gini": once.estimate(risk.gini, SHARE),
     }
     code_of = np.zeros(label.max() + 1, dtype=int)  # of the person whom a label names
     code_of[label] = people.codes
@@ -379,7 +380,8 @@ def _of_people(
         owners = voted[0][1]  # the same sets, whoever reads them
         if len(owners):
             named = np.mean([top_k(s, of, 1) for s, of in voted], axis=0)
-            found[f"top1_of_{size}_clips"] = people.estimate(replace(people, codes=code_of[owners]).mean(named), SHARE)
+            sets = replace(people, codes=code_of[owners])
+            found[f"top1_of_{size}_clips"] = sets.estimate(sets.mean(named), SHARE)
     return found
 
 

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+from scipy.stats import binomtest, fisher_exact
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
+from bench.metrics.comparison import difference
 from bench.metrics.identification import normalised_leakage, retention, top_k
 from bench.metrics.tradeoff import hypervolume, pareto_set
-from bench.metrics.uncertainty import MANY, People, estimate, variance_components
+from bench.metrics.uncertainty import MANY, SHARE, People, estimate, variance_components
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -73,6 +75,35 @@ def test_constant_guess_has_an_interval_around_chance():
     assert found.value == 0.125
     assert found.low == 0
     assert 0.2 < found.high < 0.6
+
+
+@pytest.mark.parametrize("right", [0, 10, 20])
+def test_where_everybody_is_found_equally_often_clips_count(right):
+    """Else a number of four people would be stated as if it were sure; compared with the exact interval of a share of clips."""
+    subjects = np.repeat(np.arange(20), 20)
+    hits = np.tile(np.arange(20) < right, 20).astype(float)
+    people = People.resample(subjects, np.random.default_rng(8))
+    found = people.estimate(people.mean(hits), SHARE)
+    exact = binomtest(20 * right, 400).proportion_ci(method="exact")
+    assert found.value == right / 20
+    assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.01)
+    assert difference(found, found).p_value == 1
+    few = People.resample(subjects[:80], np.random.default_rng(8))
+    wider = few.estimate(few.mean(hits[:80]), SHARE)
+    assert 0 <= wider.low <= found.low
+    assert 1 >= wider.high >= found.high
+    assert wider.high - wider.low > 1.8 * (found.high - found.low)
+
+
+def test_shares_that_are_the_same_of_everybody_differ_by_chance_as_shares_of_clips_do():
+    """18 against 20 of 20 clips of each of four people: 72 of 80 against 80 of 80, Fisher's exact test."""
+    subjects = np.repeat(np.arange(4), 20)
+    people = People.resample(subjects, np.random.default_rng(8))
+    all_right, most = (people.estimate(people.mean(np.tile(np.arange(20) < n, 4).astype(float)), SHARE) for n in (20, 18))
+    exact = fisher_exact([[72, 8], [80, 0]]).pvalue
+    assert difference(all_right, most).p_value == pytest.approx(exact, abs=0.01)
+    nearly = people.estimate(people.mean(np.tile(np.arange(20) < 19, 4).astype(float)), SHARE)
+    assert difference(nearly, most).p_value > 0.05
 
 
 def test_interval_over_people_is_wider_than_the_binomial_one():
