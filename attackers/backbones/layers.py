@@ -5,8 +5,9 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 _EPS = 1e-5
-_STILL, _TINY = 1e-6, 1e-10  # variance up to which a channel counts as still: that of rounding, relative to its squared mean
 _MOMENTUM = 0.1
+_STILL, _TINY = 1e-6, 1e-10  # variance up to which a channel is still in a batch: that of rounding, relative to its squared mean
+_STILL_FOR = 44  # batches without motion after which it counts as still: by then a running variance has shrunk to a hundredth
 
 
 def _reduce(x: Tensor, like: Tensor) -> Tensor:
@@ -108,9 +109,9 @@ class BatchNorm(nn.Module):
 
     Args:
         shape: Shape of the parameters; ends in 1. Statistics run over the last axis of x and over axes of size 1.
-        stills: Whether in eval mode too the normalised value of a channel that never varied is 0. In training it is: the mean
-            follows the weights that make the channel. torch's running mean does so a few steps late, and 1 / sqrt(eps) makes
-            that lag three hundred times larger.
+        stills: Whether in eval mode too the normalised value of a channel that no longer varies is 0. In training it is: the
+            mean follows the weights that make the channel. torch's running mean does so a few steps late, and 1 over the root
+            of a running variance that shrinks towards eps makes that lag up to three hundred times larger.
     """
 
     def __init__(self, *shape: int, stills: bool = False):
@@ -120,6 +121,10 @@ class BatchNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(shape))
         self.register_buffer("running_mean", torch.zeros(shape))
         self.register_buffer("running_var", torch.ones(shape))
+        if stills:
+            self.register_buffer(
+                "running_moved", torch.ones(shape)
+            )  # share of the batches, late ones above all, in which it varied
 
     def forward(self, x: Tensor, *, shift: Tensor | None = None, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """Normalises.
@@ -157,7 +162,7 @@ class BatchNorm(nn.Module):
         """(scale, bias) of the running statistics."""
         scale = self.weight * torch.rsqrt(self.running_var + _EPS)
         if self._stills:
-            scale.masked_fill_(self.running_var <= _STILL * self.running_mean.square() + _TINY, 0)
+            scale.masked_fill_(self.running_moved < (1 - _MOMENTUM) ** _STILL_FOR, 0)
         return scale, self.bias + ((0 if shift is None else shift) - self.running_mean) * scale
 
     @torch.no_grad()
@@ -165,6 +170,9 @@ class BatchNorm(nn.Module):
         """Moves the running statistics towards those of a batch; the variance without bias, as torch does."""
         self.running_mean.lerp_(mean, _MOMENTUM)
         self.running_var.lerp_(var * (count / max(count - 1, 1)), _MOMENTUM)
+        if self._stills:
+            moved = var > _STILL * mean.square() + _TINY
+            self.running_moved.lerp_(moved.to(var.dtype), _MOMENTUM)
 
 
 class InputNorm(nn.Module):

@@ -278,7 +278,7 @@ class ShiftGCN(BodyBackbone):
         ValueError: if a count is below 1, `width` is not positive or `offset_gradient` is unknown.
     """
 
-    code_version: ClassVar[int] = 2
+    code_version: ClassVar[int] = 3
     published_recipe: ClassVar[Mapping[str, object]] = {
         "lr": 0.1,
         "epochs": 140,

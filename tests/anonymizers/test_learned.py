@@ -108,7 +108,7 @@ def test_a_perfect_window_is_smooth_and_its_ends_are_right():
 
 def test_a_window_is_reconstructed_better_after_training():
     examples = make_examples(make_clips())
-    preset = dataclasses.replace(examples.preset, attack=dataclasses.replace(examples.preset.attack, most_steps=60, batch=6))
+    preset = dataclasses.replace(examples.preset, attack=dataclasses.replace(examples.preset.attack, most_steps=20, batch=6))
     retargeter = Retargeter(dataclasses.replace(examples, preset=preset), adversaries=True)
     retargeter.train()
     z = retargeter._windows(torch.arange(12))

@@ -16,6 +16,7 @@ from bench.pairs import Pairs
 from bench.presets import PRESETS
 from bench.protocols import Part
 from bench.skeleton import get_layout
+from tests.tiny import shrink_budget
 
 LAYOUT = get_layout("kinect-v1")
 QUICK = PRESETS["quick"]
@@ -58,14 +59,15 @@ def made(folder):
     return folder
 
 
-def test_both_streams_are_averaged_clip_by_clip(tmp_path):
+def test_both_streams_are_averaged_clip_by_clip(tmp_path, monkeypatch):
+    shrink_budget(monkeypatch)  # a network of no time: how streams are put together is the same for all
     clips = people()
-    both = NeuralAttacker(backbone="sgn", streams="joint+bone")
+    both = NeuralAttacker(backbone="simple", streams="joint+bone")
     told = both.fit(clips, PART, PRESET, made(tmp_path / "both"), seed=0)
     assert set(told) == {"joint", "bone"}
     singles = []
     for name in ("joint", "bone"):
-        single = NeuralAttacker(backbone="sgn", streams=name)
+        single = NeuralAttacker(backbone="simple", streams=name)
         single.fit(clips, PART, PRESET, made(tmp_path / name), seed=0)
         singles.append(single.scores(clips, PART.test, PART, PRESET, tmp_path / name))
     fused = both.scores(clips, PART.test, PART, PRESET, tmp_path / "both")
@@ -132,10 +134,9 @@ def test_fine_tuning_takes_a_third_of_the_time_at_a_tenth_of_the_rate():
     assert (tuned.epochs, tuned.most_steps, tuned.steps, tuned.lr) == (47, 200, (20, 26, 33), pytest.approx(0.01))
 
 
-@pytest.mark.parametrize("backbone", ["sgn", "shift-gcn"])
-def test_labels_that_mean_nothing_are_not_learnt(backbone, tmp_path):
+def test_labels_that_mean_nothing_are_not_learnt(tmp_path):
     shuffled = dataclasses.replace(PART, labels=np.random.default_rng(0).permutation(PART.labels))
-    attacker = NeuralAttacker(backbone=backbone)
+    attacker = NeuralAttacker(backbone="sgn")
     attacker.fit(people(), shuffled, PRESET, tmp_path, seed=0)
     found = attacker.scores(people(), PART.test, PART, PRESET, tmp_path).argmax(1)
     assert (found == shuffled.labels[PART.test]).sum() <= binom.ppf(0.999, len(PART.test), 1 / PEOPLE)
