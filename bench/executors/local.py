@@ -81,7 +81,10 @@ class LocalExecutor:
     def wait(self) -> Done:
         while True:
             slot, task, future = self._ended.get()
-            if task.key in self._again or not self._is_anothers_fault(slot, future):
+            error, first = None if future.cancelled() else future.exception(), slot.tasks == 1
+            if isinstance(error, ProcessExpired | BrokenProcessPool):
+                slot.tasks = 0  # the next task gets a new process, as the first one there
+            if task.key in self._again or not _is_anothers_fault(error, first=first):
                 self._free.append(slot)
                 return self._outcome(task, future)
             self._again.add(task.key)
@@ -95,18 +98,6 @@ class LocalExecutor:
 
     def _begin(self, slot: _Slot, task: Task) -> None:
         slot.submit(task).add_done_callback(lambda future: self._ended.put((slot, task, future)))
-
-    @staticmethod
-    def _is_anothers_fault(slot: _Slot, future: Future) -> bool:
-        """Whether a process ended that an earlier task may have left without memory, or that had ended before this task.
-
-        The next task gets a new process, as the first one there.
-        """
-        error = None if future.cancelled() else future.exception()
-        if not isinstance(error, ProcessExpired | BrokenProcessPool):
-            return False
-        first, slot.tasks = slot.tasks == 1, 0
-        return isinstance(error, BrokenProcessPool) or (not first and error.exitcode in (OUT_OF_MEMORY, -signal.SIGKILL))
 
     def _outcome(self, task: Task, future: Future) -> Done:
         try:
@@ -124,6 +115,13 @@ class LocalExecutor:
             return Done(task, "CancelledError: the run was stopped")
         except BaseException as error:  # the answer could not be sent, or cannot be read
             return Done(task, in_words(error))
+
+
+def _is_anothers_fault(error: BaseException | None, *, first: bool) -> bool:
+    """Whether a process ended that had ended before this task, or that an earlier one may have left without memory."""
+    if isinstance(error, ProcessExpired):
+        return not first and error.exitcode in (OUT_OF_MEMORY, -signal.SIGKILL)
+    return isinstance(error, BrokenProcessPool)
 
 
 def _ending(status: int) -> str:
