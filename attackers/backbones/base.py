@@ -42,8 +42,8 @@ def norm_references(
         f"{prefix}.{name}": Reference((target.numel(),), target, convert or (lambda tensor, to=target: tensor.reshape(to.shape)))
         for name, target in targets.items()
     }
-    moved = getattr(norm, "running_moved", None)  # of published weights nothing is known of it: every channel counts as moving
-    return found | {f"{prefix}.num_batches_tracked": Reference((), moved, lambda _: torch.ones_like(moved))}
+    still = getattr(norm, "running_still", None)  # of published weights it is not known: every channel counts as moving
+    return found | {f"{prefix}.num_batches_tracked": Reference((), still, lambda _: torch.zeros_like(still))}
 
 
 class Backbone(nn.Module, ABC):

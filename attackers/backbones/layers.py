@@ -6,8 +6,9 @@ from torch.autograd.function import once_differentiable
 
 _EPS = 1e-5
 _MOMENTUM = 0.1
-_STILL, _TINY = 1e-6, 1e-10  # variance up to which a channel is still in a batch: that of rounding, relative to its squared mean
-_STILL_FOR = 44  # batches without motion after which it counts as still: by then a running variance has shrunk to a hundredth
+_STILL = 1e-5  # range up to which a channel is still in a batch, in its unit and relative to its size: rounding, and nothing
+# that a variance of eps would let be seen
+_STILL_FOR = 22  # batches without motion after which it counts as still: by then a running variance has shrunk to a tenth
 
 
 def _reduce(x: Tensor, like: Tensor) -> Tensor:
@@ -111,7 +112,8 @@ class BatchNorm(nn.Module):
         shape: Shape of the parameters; ends in 1. Statistics run over the last axis of x and over axes of size 1.
         stills: Whether in eval mode too the normalised value of a channel that no longer varies is 0. In training it is: the
             mean follows the weights that make the channel. torch's running mean does so a few steps late, and 1 over the root
-            of a running variance that shrinks towards eps makes that lag up to three hundred times larger.
+            of a running variance that shrinks towards eps makes that lag up to three hundred times larger. For parameters of
+            one channel a row.
     """
 
     def __init__(self, *shape: int, stills: bool = False):
@@ -122,9 +124,7 @@ class BatchNorm(nn.Module):
         self.register_buffer("running_mean", torch.zeros(shape))
         self.register_buffer("running_var", torch.ones(shape))
         if stills:
-            self.register_buffer(
-                "running_moved", torch.ones(shape)
-            )  # share of the batches, late ones above all, in which it varied
+            self.register_buffer("running_still", torch.zeros(shape))  # batches since it last varied
 
     def forward(self, x: Tensor, *, shift: Tensor | None = None, residual: Tensor | None = None, relu: bool = False) -> Tensor:
         """Normalises.
@@ -140,6 +140,8 @@ class BatchNorm(nn.Module):
             As x.
         """
         if self.training:
+            if self._stills:
+                self._watch(x)
             out, mean, var = _NormAddReLU.apply(x, residual, shift, self.weight, self.bias, relu)
             self._track(mean, var, x.numel() // var.numel())
             return out
@@ -162,7 +164,7 @@ class BatchNorm(nn.Module):
         """(scale, bias) of the running statistics."""
         scale = self.weight * torch.rsqrt(self.running_var + _EPS)
         if self._stills:
-            scale.masked_fill_(self.running_moved < (1 - _MOMENTUM) ** _STILL_FOR, 0)
+            scale.masked_fill_(self.running_still >= _STILL_FOR, 0)
         return scale, self.bias + ((0 if shift is None else shift) - self.running_mean) * scale
 
     @torch.no_grad()
@@ -170,9 +172,17 @@ class BatchNorm(nn.Module):
         """Moves the running statistics towards those of a batch; the variance without bias, as torch does."""
         self.running_mean.lerp_(mean, _MOMENTUM)
         self.running_var.lerp_(var * (count / max(count - 1, 1)), _MOMENTUM)
-        if self._stills:
-            moved = var > _STILL * mean.square() + _TINY
-            self.running_moved.lerp_(moved.to(var.dtype), _MOMENTUM)
+
+    @torch.no_grad()
+    def _watch(self, x: Tensor) -> None:
+        """Counts the batches in which a channel is one number, going by some 128 of its values.
+
+        Its variance does not tell: a mean square less a squared mean is rounding, and more of it the more values there are.
+        """
+        some = x[..., :: x.shape[-1] // 128 | 1]  # an odd step, which meets every clip where their number is a power of two
+        low, high = torch.aminmax(some, dim=-1, keepdim=True)
+        least = max(_STILL, 2 * torch.finfo(x.dtype).eps)
+        self.running_still.add_(1).mul_(high - low <= least * (1 + high.abs()))
 
 
 class InputNorm(nn.Module):
