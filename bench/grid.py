@@ -20,7 +20,7 @@ from bench.summary import (
     WITHHOLDING,
     beats_chance,
     is_weak,
-    knows_too_much,
+    set_aside,
     submitted,
     surely_beats_chance,
 )
@@ -63,7 +63,7 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
     strangers sent and that finds people in clips that hold nothing.
     """
     points = []
-    misled = {name for name in {m.first["names"]["attacker"] for m in measured} if knows_too_much(name, measured)}
+    misled = {name for name in {m.first["names"]["attacker"] for m in measured} if set_aside(name, measured)}
     measured = [m for m in measured if m.first["names"]["attacker"] not in misled]
     for name in dict.fromkeys(m.first["names"]["anonymizer"] for m in measured):
         panel = [m for m in measured if m.first["names"]["anonymizer"] == name and m.first["threat"] == threat]
@@ -150,7 +150,9 @@ class Grid:
         if not self.useful:
             return None
         volumes = hypervolume(*self._draws)
-        fewest = min((p.leakage.sample for p in self.useful), key=lambda sample: sample.people)
+        samples = [of.sample for p in self.useful for of in (p.leakage, p.utility)]
+        enough = [sample for sample in samples if sample.enough]  # an interval from those of whom there can be one
+        fewest = min(enough or samples, key=lambda sample: sample.people)
         return estimate(volumes[0], volumes[1:], fewest, bounds=(0.0, 1.0))
 
     def best_within(self, budget: float) -> TradeOff | None:

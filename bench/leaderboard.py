@@ -7,7 +7,7 @@ no method leaves any; then the privacy rank beside it tells them apart.
 
 import difflib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -21,7 +21,7 @@ from bench.measured import Group, Measured
 from bench.metrics.comparison import rank_groups
 from bench.metrics.uncertainty import Estimate, estimate
 from bench.records import Record
-from bench.summary import CONTROLS, FLAGS
+from bench.summary import CONTROLS, FLAGS, submitted
 from bench.threat import RANKING
 from bench.verdicts import Reproduction
 
@@ -171,7 +171,7 @@ class Board:
                     pareto=share if inside else None,
                     rows=mine,
                     measured=max(_dates(mine), default="")[:10],
-                    audited=tuple(audited[key] for m in mine for record in m.records for key in record.keys if key in audited),
+                    audited=tuple(_verdicts(mine, audited)),
                     history=history(mine),
                 )
             )
@@ -180,6 +180,14 @@ class Board:
     def summary(self) -> dict[str, Any]:
         """As JSON values."""
         return {**self.grid.summary(), "methods": [row.summary() for row in self.rows]}
+
+
+def _verdicts(rows: Sequence[Measured], audited: Mapping[str, Reproduction]) -> Iterator[Reproduction]:
+    """What audits said of a method's records; that a submitted attacker says something else each time is not the method's."""
+    for m in rows:
+        for key in (key for record in m.records for key in record.keys if key in audited):
+            if audited[key].same or not submitted(m.first["attacker"]):
+                yield audited[key]
 
 
 def _place(row: Row) -> tuple:

@@ -16,7 +16,17 @@ from bench.metrics.information import calibrated_information, entropy, min_entro
 from bench.metrics.permutation import leak_p_value, link_p_value
 from bench.metrics.risk import measure_risk, recalls
 from bench.metrics.sets import set_scores
-from bench.metrics.uncertainty import SHARE, Estimate, People, estimate, jackknifed, mean_of_known, variance_components
+from bench.metrics.uncertainty import (
+    SHARE,
+    Estimate,
+    People,
+    balanced_trials,
+    estimate,
+    jackknifed,
+    mean_of_known,
+    unless_equal,
+    variance_components,
+)
 from bench.metrics.verification import clustered_auc, disclosure_grade, measure_linkage, roc_auc
 from bench.protocols import SUBJECT
 from bench.records import Record
@@ -225,17 +235,18 @@ def measure(records: Sequence[Record]) -> Measured:
         label = first["label"]
         people, hits = people_of(first["clip"], first["subject"], label), _hits(predictions, "attack", label)
         folds = first.get("fold", np.zeros(len(label), dtype=int))  # of models that may guess differently
-        leakage = people.estimate(people.balanced_mean(hits, label, folds), SHARE)
+        clips, balanced = len(label), balanced_trials(label)
+        leakage = people.estimate(people.balanced_mean(hits, label, folds), SHARE, balanced)
         scores = [p["attack"] for p in predictions]
         of_draws = [people.balanced_mean(top_k(s, label, 1), label, folds)[0] for s in scores]
         named = {
-            "top1": people.estimate(people.mean(hits), SHARE),
-            "top5": people.estimate(people.mean(_hits(predictions, "attack", label, 5)), SHARE),
-            "mrr": people.estimate(people.mean(np.mean([reciprocal_ranks(s, label) for s in scores], axis=0)), SHARE),
+            "top1": people.estimate(people.mean(hits), SHARE, clips),
+            "top5": people.estimate(people.mean(_hits(predictions, "attack", label, 5)), SHARE, clips),
+            "mrr": people.estimate(people.mean(np.mean([reciprocal_ranks(s, label) for s in scores], axis=0)), SHARE, clips),
         }
         if scores[0].shape[1] == 2 and data["target"] != SUBJECT:
             named["auc"] = people.estimate(
-                np.mean([_auc_by_fold(people, s[:, 1], label == 1, folds) for s in scores], axis=0), SHARE
+                np.mean([_auc_by_fold(people, s[:, 1], label == 1, folds) for s in scores], axis=0), SHARE, balanced / 2
             )
         personal = len(np.unique(np.stack([first["subject"], label]), axis=1).T) == len(np.unique(first["subject"]))
         units = first["subject" if personal and data["target"] != SUBJECT else "performance"]
@@ -263,10 +274,10 @@ def measure(records: Sequence[Record]) -> Measured:
         named=named,
         plain=plain,
         linked=linked,
-        action_reference=actors.estimate(reference, SHARE),
-        action_raw=actors.estimate(raw, SHARE),
-        action_retrained=actors.estimate(retrained, SHARE),
-        retention=actors.estimate(np.asarray(retention(retrained, reference, data["action_chance"]))),
+        action_reference=actors.estimate(reference, SHARE, len(action_label)),
+        action_raw=actors.estimate(raw, SHARE, len(action_label)),
+        action_retrained=actors.estimate(retrained, SHARE, len(action_label)),
+        retention=_retention(actors, retrained, reference, data["action_chance"]),
         use={
             **_use(predictions, actors, action_label, data["action_chance"]),
             **_action_scores(predictions, actors, action_label),
@@ -301,8 +312,8 @@ def _use(
     """What a release is good for besides: to a classifier of another kind, and as poses."""
     before, after = (people.mean(_hits(predictions, f"transfer_{which}", label)) for which in ("reference", "retrained"))
     found = {
-        "action_transfer": people.estimate(after, SHARE),
-        "transfer_retention": people.estimate(np.asarray(retention(after, before, chance))),
+        "action_transfer": people.estimate(after, SHARE, len(label)),
+        "transfer_retention": _retention(people, after, before, chance),
     }
     poses = np.mean([p["fidelity"] for p in predictions], axis=0)
     for name, values in zip(MEASURES, poses.T, strict=True):
@@ -322,7 +333,13 @@ def _action_scores(predictions: Sequence[Mapping[str, np.ndarray]], people: Peop
         for name, scores in which.items()
     }
     found["action_retrained_top5"] = people.mean(_hits(predictions, "action_retrained", label, 5))
-    return {name: people.estimate(draws, SHARE) for name, draws in found.items()}
+    return {name: people.estimate(draws, SHARE, len(label)) for name, draws in found.items()}
+
+
+def _retention(people: People, after: np.ndarray, before: np.ndarray, chance: float) -> Estimate:
+    """Of two top-1 accuracies (B + 1,) on the same clips, each with what is known of it where all resamples agree."""
+    after, before = (unless_equal(of, len(people.codes)) for of in (after, before))
+    return people.estimate(np.asarray(retention(after, before, chance)))
 
 
 def _widest_gap(hits: np.ndarray, subjects: np.ndarray, groups: Mapping[str, Sequence[str]]) -> dict[str, Any]:
@@ -365,13 +382,13 @@ def _of_people(
 ) -> dict[str, Estimate]:
     """How re-identification spreads over people, and what several clips of each give."""
     risk = measure_risk(hits, people, chance)
-    once = replace(people, codes=np.arange(people.weights.shape[1]))  # shares of people, not of clips
+    everybody = people.weights.shape[1]
     found = {
-        "worst_person": once.estimate(risk.worst, (0.0, float(risk.worst[0]))),
-        "p95_person": once.estimate(risk.p95, SHARE),
-        "exposed_people": once.estimate(risk.exposed, SHARE),
-        "singled_out_people": once.estimate(risk.singled_out, SHARE),
-        "gini": once.estimate(risk.gini, SHARE),
+        "worst_person": people.estimate(risk.worst, (0.0, float(risk.worst[0]))),
+        "p95_person": people.estimate(risk.p95, SHARE),
+        "exposed_people": people.estimate(risk.exposed, SHARE, everybody),
+        "singled_out_people": people.estimate(risk.singled_out, SHARE, everybody),
+        "gini": people.estimate(risk.gini, SHARE),
     }
     code_of = np.zeros(label.max() + 1, dtype=int)  # of the person whom a label names
     code_of[label] = people.codes
@@ -380,8 +397,8 @@ def _of_people(
         owners = voted[0][1]  # the same sets, whoever reads them
         if len(owners):
             named = np.mean([top_k(s, of, 1) for s, of in voted], axis=0)
-            sets = replace(people, codes=code_of[owners])
-            found[f"top1_of_{size}_clips"] = sets.estimate(sets.mean(named), SHARE)
+            draws = replace(people, codes=code_of[owners]).mean(named)
+            found[f"top1_of_{size}_clips"] = people.estimate(draws, SHARE, len(owners))
     return found
 
 

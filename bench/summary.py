@@ -1,6 +1,6 @@
 """From records to rows: pooled folds, averaged seeds, and the flags of each row."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ FLAGS = {
     "fixed-release": "strangers released the clips themselves, those too that attackers learn from: these may mislead them",
     "two-faced": "clips that it was fitted to are released otherwise than those tested, and attackers learn from the former",
     "unproven": "scores or networks that were sent in: whoever has the test clips can make them fit, so they change no rank",
-    "not-reproduced": "an audit measured a record of this method again, and something else came out",
+    "not-reproduced": "an audit measured a record of this method, or of a control, again, and something else came out",
     "told-action": "it is told each clip's action: what is recognised in a release may be what it was told",
     "below-prior": "fewer clips are named than by always naming the most frequent class: compare the balanced number alone",
 }
@@ -68,22 +68,39 @@ def measure_all(records: Iterable[Record], results: Path | None = None) -> list[
         groups.setdefault(_group_key(record), []).append(record)
     seeds = [sorted(group, key=lambda record: record.data["seed"]) for group in groups.values()]
     measured = [measured_or_remembered(group, results) for group in seeds]
-    noted, audited = (noted_flags(results), reproductions(results)) if results else ({}, {})
-    wrong = {key for key, verdict in audited.items() if not verdict.same}
-    doubted = {_method(m) for m in measured if any(key in wrong for record in m.records for key in record.keys)}
-
-    def flags(m: Measured) -> tuple[str, ...]:
-        beside = noted.get(m.first["anonymizer"]["parameters"].get("submission", ""), ())
-        return *_flags(m, measured), *beside, *(["not-reproduced"] if _method(m) in doubted else [])
-
-    measured = [replace(m, flags=flags(m)) for m in measured]
+    if results:
+        noted, wrong = noted_flags(results), {key for key, verdict in reproductions(results).items() if not verdict.same}
+        measured = [replace(m, flags=(*_noted(m, noted), *_doubts(m, measured, wrong))) for m in measured]
+    measured = [replace(m, flags=(*_flags(m, measured), *m.flags)) for m in measured]
     return sorted(
         measured, key=lambda m: (m.group, _anonymizer_rank(m), m.first["target"], m.first["attacker"]["name"], m.first["threat"])
     )
 
 
-def _method(measured: Measured) -> tuple[Any, str]:
-    return measured.group, measured.first["names"]["anonymizer"]
+def _noted(measured: Measured, noted: Mapping[str, Sequence[str]]) -> Sequence[str]:
+    """What the evaluation of a submitted anonymizer noted of it."""
+    return noted.get(measured.first["anonymizer"]["parameters"].get("submission", ""), ())
+
+
+def _doubts(measured: Measured, table: Sequence[Measured], wrong: Collection[str]) -> tuple[str, ...]:
+    """A flag if a row cannot be relied on, since an audit contradicts a record.
+
+    Then neither can other rows of its method, nor, if that is a control, others of its table, which rests on it; but of a
+    submitted attacker all rows of that attacker alone: no stranger can cost others their ranks.
+
+    Args:
+        table: All rows.
+        wrong: Keys of the contradicted records.
+    """
+
+    def concerns(other: Measured) -> bool:
+        mine, theirs = measured.first, other.first
+        if submitted(mine["attacker"]) or submitted(theirs["attacker"]):
+            return mine["names"]["attacker"] == theirs["names"]["attacker"]
+        return mine["names"]["anonymizer"] == theirs["names"]["anonymizer"] or theirs["anonymizer"]["name"] in CONTROLS
+
+    contradicted = [m for m in table if any(key in wrong for record in m.records for key in record.keys)]
+    return ("not-reproduced",) if any(m.group == measured.group and concerns(m) for m in contradicted) else ()
 
 
 def _group_key(record: Record) -> str:
@@ -150,14 +167,15 @@ def submitted(described: Mapping[str, Any]) -> str:
     return stated["kind"] if "submission" in stated else ""
 
 
-def knows_too_much(attacker: str, table: Sequence[Measured]) -> bool:
-    """Whether a submitted attacker beats chance on clips that hold nothing, at the level that ranks.
+def set_aside(attacker: str, table: Sequence[Measured]) -> bool:
+    """Whether a submitted attacker counts for nothing: it beats chance on clips that hold nothing, or an audit contradicts it.
 
     Code may bring the right answers along, by the lengths of clips or otherwise. What that finds says nothing of any method, and
     nothing against the measurement either.
     """
     mine = [m for m in table if m.first["names"]["attacker"] == attacker and submitted(m.first["attacker"])]
-    return any(m.first["anonymizer"]["name"] == "null" and m.first["threat"] == RANKING and beats_chance(m) for m in mine)
+    on_nothing = (m for m in mine if m.first["anonymizer"]["name"] == "null" and m.first["threat"] == RANKING)
+    return any("not-reproduced" in m.flags for m in mine) or any(beats_chance(m) for m in on_nothing)
 
 
 def _lacks_attackers(method: str, table: Sequence[Measured]) -> bool:
@@ -169,7 +187,7 @@ def _lacks_attackers(method: str, table: Sequence[Measured]) -> bool:
 
     mine = panel(lambda m: m.first["names"]["anonymizer"] == method)
     whole = panel(lambda m: m.first["anonymizer"]["name"] == CONTROLS[0] and not is_weak(m))
-    return any(mine.get(attacker, 0) < seeds and not knows_too_much(attacker, table) for attacker, seeds in whole.items())
+    return any(mine.get(attacker, 0) < seeds and not set_aside(attacker, table) for attacker, seeds in whole.items())
 
 
 def _epochs(training: Any) -> Iterator[int]:

@@ -11,6 +11,7 @@ import numpy as np
 from bench.metrics.uncertainty import Estimate, estimate
 
 _FEW = 10  # resamples
+_EQUAL = 1e-12  # numbers that differ by less do so by rounding
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ def difference(one: Estimate, other: Estimate) -> Difference:
     """
     if one.draws.shape != other.draws.shape:
         raise ValueError(f"expected estimates over the same resamples, got {one.draws.shape} and {other.draws.shape}")
-    draws = one.draws - other.draws
+    draws, value = _without_rounding(one.draws - other.draws), float(_without_rounding(one.value - other.value))
     usable = draws[np.isfinite(draws)]
-    value = one.value - other.value
     if not np.isfinite(value) or not usable.size:
         return Difference(Estimate(value, np.nan, np.nan, draws), 1.0)
     sample = one.sample if one.sample.people <= other.sample.people else other.sample
@@ -46,8 +46,12 @@ def difference(one: Estimate, other: Estimate) -> Difference:
     spread = float(usable.std())
     p_value = sample.p_value(share)
     if share < _FEW / len(usable) and sample.enough:  # too few resamples cross 0 to tell how rare that is
-        p_value = min(p_value, sample.p_of(abs(value) / spread) if spread > 0 else 2.0 ** (1 - sample.people))
+        p_value = min(p_value, sample.p_of(abs(value) / spread)) if spread > _EQUAL else 2.0 ** (1 - sample.people)
     return Difference(estimate(value, draws, sample), p_value)
+
+
+def _without_rounding(difference: np.ndarray | float) -> np.ndarray:
+    return np.where(np.abs(difference) < _EQUAL, 0.0, difference)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

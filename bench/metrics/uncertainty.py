@@ -204,22 +204,14 @@ class People:
     def sample(self) -> Sample:
         return Sample(self.sizes or (self.weights.shape[1],))
 
-    def estimate(self, draws: np.ndarray, bounds: tuple[float, float] = UNBOUNDED) -> Estimate:
+    def estimate(self, draws: np.ndarray, bounds: tuple[float, float] = UNBOUNDED, trials: float | None = None) -> Estimate:
         """A statistic (B + 1,) of `mean` or the like as a value with its interval, within the values that it can have.
 
-        Where it is a share and the same in every resample, as when every clip of everybody is named, resamples say nothing, and
-        clips count instead: the posterior of k of n of them under the prior of Jeffreys, Beta(k + 1/2, n - k + 1/2) (Brown, Cai
-        and DasGupta, Statistical Science 16(2), 2001). In simulations of eight people with twenty clips each of which 99 in 100
-        are named, intervals of resamples alone held the truth in 79 of 100 cases, these in all.
+        `trials` is as for `estimate_share`; None for what is no share of right answers.
         """
-        if bounds == SHARE and self.sample.enough and np.ptp(draws) < _EQUAL:
-            clips, resamples = len(self.codes), len(draws) - 1
-            right = float(draws[0]) * clips
-            posterior = beta.ppf((np.arange(resamples) + 0.5) / resamples, right + 0.5, clips - right + 0.5)
-            mixed = np.random.default_rng([round(1e6 * right), clips]).permutation(posterior)  # two shares vary independently
-            found = estimate(draws[0], mixed, Sample((clips,)), bounds=bounds)
-            return replace(found, low=min(found.low, found.value), high=max(found.high, found.value))
-        return estimate(draws[0], draws[1:], self.sample, bounds=bounds)
+        if trials is None:
+            return estimate(draws[0], draws[1:], self.sample, bounds=bounds)
+        return estimate_share(draws, self.sample, trials, bounds)
 
     @classmethod
     def resample(
@@ -278,6 +270,52 @@ class People:
         if shape[0] > 1:
             recall[(np.isnan(recall) & ~np.isnan(recall[0])).any(axis=2)] = np.nan
         return mean_of_known(mean_of_known(recall))
+
+
+def unless_equal(draws: np.ndarray, trials: float) -> np.ndarray:
+    """Resamples (B + 1,) of a share of right answers, or, if they all say the same, what else is known of it.
+
+    They do where everybody is found equally often, such as every time. People then seem to be alike, and answers count: the
+    posterior of k of n under the prior of Jeffreys, Beta(k + 1/2, n - k + 1/2) (Brown, Cai and DasGupta, Statistical Science
+    16(2), 2001). In simulations of eight people who are alike, with twenty clips each of which 99 in 100 are named, intervals of
+    resamples alone held the truth in 79 of 100 cases, these in all. Neither knows of people unlike those that were tested.
+
+    Args:
+        draws: The share on the data, then on each resample.
+        trials: n, the answers; of a mean over classes `balanced_trials`.
+    """
+    resampled = draws[1:][np.isfinite(draws[1:])]
+    if not resampled.size or np.ptp(resampled) >= _EQUAL:
+        return draws
+    right, count = float(draws[0]) * trials, len(draws) - 1
+    posterior = beta.ppf((np.arange(count) + 0.5) / count, right + 0.5, trials - right + 0.5)
+    # Two shares vary independently of each other; one and the same does not vary from itself.
+    return np.r_[draws[0], np.random.default_rng([round(1e6 * right), round(trials)]).permutation(posterior)]
+
+
+def estimate_share(draws: np.ndarray, sample: Sample, trials: float, bounds: tuple[float, float] = SHARE) -> Estimate:
+    """A share of right answers with its interval; also where all resamples say the same (`unless_equal`).
+
+    The interval is then that of the answers. Compared with others it counts as a number of so few people, as all do.
+
+    Args:
+        draws: (B + 1,) the share on the data, then on each resample.
+        sample: The people that were resampled.
+        trials: As for `unless_equal`.
+        bounds: The least and the largest value that it can have.
+    """
+    told = unless_equal(draws, trials)
+    found = estimate(draws[0], told[1:], sample, bounds=bounds)
+    if told is draws or not sample.enough:
+        return found
+    alone = estimate(draws[0], told[1:], MANY, bounds=bounds)
+    return replace(found, low=min(alone.low, found.value), high=max(alone.high, found.value))
+
+
+def balanced_trials(labels: np.ndarray) -> int:
+    """Answers behind a mean over classes, as if all had as few as the smallest of the labels (n,)."""
+    sizes = np.unique(labels, return_counts=True)[1]
+    return int(len(sizes) * sizes.min())
 
 
 def mean_of_known(values: np.ndarray) -> np.ndarray:

@@ -20,7 +20,7 @@ from scipy.optimize import isotonic_regression
 from scipy.sparse import csr_array
 from scipy.stats import rankdata
 
-from bench.metrics.uncertainty import DRAWS, SHARE, Estimate, People, Sample, estimate
+from bench.metrics.uncertainty import DRAWS, Estimate, People, Sample, estimate_share
 
 _GRADES = {"0": 1e-12, "A": 1.0, "B": 2.0, "C": 4.0, "D": 5.0, "E": 6.0, "F": np.inf}  # largest log10 ratio of each
 _ROUNDING = 1e-12  # of shares
@@ -344,10 +344,11 @@ def measure_linkage(
     """
     m, q = scores[mated], scores[~mated]
     counts = _resampled(scores, mated, first, second, rng, draws)
-    sample = Sample((len(np.union1d(first, second)),))
+    people = len(np.union1d(first, second))
+    sample = Sample((people,))
     return Linkage(
-        auc=estimate(roc_auc(m, q), _auc(*counts), sample, bounds=SHARE),
-        eer=estimate(equal_error_rate(m, q), _crossing_rate(*counts), sample, bounds=(0.0, 0.5)),
+        auc=estimate_share(np.r_[roc_auc(m, q), _auc(*counts)], sample, people),
+        eer=estimate_share(np.r_[equal_error_rate(m, q), _crossing_rate(*counts)], sample, people, bounds=(0.0, 0.5)),
         tar_01=true_accept_rate(m, q, 0.01),
         tar_001=true_accept_rate(m, q, 0.001),
         min_cllr=min_log_likelihood_ratio_cost(m, q),

@@ -17,13 +17,13 @@ from bench.files import UserError, digest
 from bench.grid import Grid
 from bench.measured import Measured
 from bench.pipeline import Bench
-from bench.plan import Plan, make_plan
+from bench.plan import Plan, choose_protocol, make_plan
 from bench.presets import Preset, get_preset
 from bench.protocols import ACTION, SUBJECT, anonymizer_part
 from bench.records import Record, newest, records
-from bench.registry import ANONYMIZERS
+from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.runner import Result, run_plans
-from bench.specs import Spec, SpecError, parse_spec
+from bench.specs import Spec, SpecError, parse_spec, parse_specs
 from bench.stages import FinishedStages, MissingStageError
 from bench.submission.check import Report, check
 from bench.submission.faces import two_faced
@@ -47,7 +47,7 @@ from bench.submission.states import (
     supersede,
 )
 from bench.summary import FLAGS, measure_all
-from bench.threat import RANKING, Learning
+from bench.threat import RANKING, Learning, parse_threats
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def evaluate(
         UserError: if it cannot be received, or the budget is wrong.
     """
     results = results.resolve()
-    _refuse(Submission(folder, read_manifest(folder)), budget, results)
+    _refuse(read_manifest(folder), budget)
     entry = receive(folder, results, supersedes=budget.supersedes)
     report = check(entry.files, level, results, step)
     if not report.good:
@@ -150,24 +150,37 @@ def evaluate(
     return Evaluation(entry, report, result, measured, claims, digest([entry.data["identity"], asdict(budget)]))
 
 
-def _refuse(submission: Submission, budget: Budget, results: Path) -> None:
-    """Tells what is wrong with a budget before the submission is received, and minutes before its plan would.
+def _refuse(manifest: Manifest, budget: Budget) -> None:
+    """Tells what is wrong with a command before the submission is received; what is wrong with a manifest, the check tells.
 
     Raises:
-        UserError: if a data set, protocol, preset, attacker, anonymizer or level is unknown, or does not fit the submission.
+        UserError: if something is unknown, or does not go with what is submitted.
     """
-    if submission.makes == "attacker" and budget.attackers != "all":
+    if manifest.kind in ("attacker", "scores") and budget.attackers != "all":
         raise UserError("--attacker is the panel that an anonymizer meets; say with --anonymizer what an attacker is tried on")
-    if submission.makes == "anonymizer" and budget.anonymizers is not None:
-        raise UserError("--anonymizer is what an attacker is tried on; say with --attacker what an anonymizer meets")
-    make_plan(anonymizers=budget.anonymizers or "identity", attackers=budget.attackers, **_shared(submission, budget, results))
+    if manifest.kind != "attacker" and budget.anonymizers is not None:
+        raise UserError(
+            "--anonymizer is what an attacker is tried on; an anonymizer meets --attacker, and scores are of one release"
+        )
+    if manifest.scores and budget.threats != "all":
+        raise UserError(f"scores stand for a {RANKING} attacker: leave out --threat")
+    get_preset(budget.preset)
+    parse_threats(budget.threats)
+    parse_specs(budget.attackers, ATTACKERS)
+    parse_specs(budget.anonymizers or _USUAL, ANONYMIZERS)
+    try:
+        data = parse_spec(budget.dataset or manifest.dataset, DATASETS)
+    except SpecError:
+        if budget.dataset:
+            raise
+        return
+    choose_protocol(data, budget.protocol)
 
 
-def _shared(submission: Submission, budget: Budget, results: Path) -> dict[str, Any]:
-    """What of a plan does not depend on the submitted method."""
+def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> Plan:
     manifest, preset = submission.manifest, get_preset(budget.preset)
     dataset = budget.dataset or manifest.dataset
-    return {
+    shared = {
         "dataset": dataset,
         "protocol": budget.protocol or (manifest.protocol if dataset == manifest.dataset else "") or None,
         "threats": RANKING if manifest.scores else budget.threats,
@@ -175,11 +188,6 @@ def _shared(submission: Submission, budget: Budget, results: Path) -> dict[str, 
         "seeds": (0,) if manifest.scores else _seeds(manifest, dataset, preset, results, budget),
         "results": results,
     }
-
-
-def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> Plan:
-    manifest, shared = submission.manifest, _shared(submission, budget, results)
-    dataset, preset = shared["dataset"], shared["preset"]
     if submission.makes == "anonymizer":
         methods = [*(parse_spec(name, ANONYMIZERS) for name in ("identity", "null")), spec]
         plan = make_plan(anonymizers=methods, attackers=budget.attackers, **shared)

@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import beta, binomtest, norm
 
 from bench.metrics.permutation import leak_p_value
-from bench.metrics.uncertainty import SHARE, Estimate, People, largest_of
+from bench.metrics.uncertainty import SHARE, Estimate, People, balanced_trials, largest_of
 from bench.metrics.verification import measure_linkage
 from bench.protocols import Protocol, Split
 from bench.threads import limit_threads
@@ -144,7 +144,7 @@ def _covered(item: tuple[tuple[str, tuple[int, ...], tuple[int, int]], int]) -> 
     label = person if kind == "identity" else np.repeat(np.arange(len(sizes)), sizes)[person]
     hits = (rng.random(len(person)) < recall[person]).astype(float)
     people = People.resample(person, rng, strata=label)
-    found = people.estimate(people.balanced_mean(hits, label), SHARE)
+    found = people.estimate(people.balanced_mean(hits, label), SHARE, balanced_trials(label))
     naive = binomtest(int(hits.sum()), len(hits)).proportion_ci(0.95)
     return found.low <= truth <= found.high, naive.low <= truth <= naive.high
 
@@ -393,7 +393,7 @@ def _worst(item: tuple[tuple[int, int, bool], int]) -> tuple[bool, bool, bool]:
     for truth in truths:
         recall = beta.ppf(norm.cdf(0.7 * easy + 0.51**0.5 * rng.normal(size=count)), 4 * truth, 4 * (1 - truth))
         hits = (rng.random(len(person)) < recall[person]).astype(float)
-        found.append(people.estimate(people.balanced_mean(hits, person), SHARE))
+        found.append(people.estimate(people.balanced_mean(hits, person), SHARE, balanced_trials(person)))
     worst = int(np.argmax([one.value for one in found]))
     ours = largest_of(found, worst)
     return ours.low <= truths.max() <= ours.high, ours.low > truths.max(), found[worst].low > truths[worst]

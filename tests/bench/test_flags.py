@@ -1,6 +1,7 @@
 """Flags and controls: each is raised by what it names, and withholds a rank where it must."""
 
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -164,6 +165,34 @@ def test_flags_of_the_attacker_that_ranks_withhold_the_rank_and_those_of_others_
     assert point.withheld == ("frozen-beats-retrained",)
     (point,) = trade_off([first, dataclasses.replace(second, flags=("undertrained",))], "semi-informed")
     assert point.withheld == ("undertrained",)  # it might have found more than the first
+
+
+def test_what_an_audit_contradicts_is_not_relied_on(finished, tmp_path):
+    """A record costs its method the rank, one of a control everybody; one of a stranger's attacker that attacker alone."""
+    from bench.grid import Grid
+    from bench.summary import measure_all
+    from bench.verdicts import TOLERANCE, write_reproductions
+
+    def flagged(method, attacker, strange=False):
+        results = shutil.copytree(finished[0], tmp_path / f"{method}-{attacker}-{strange}")
+        found = list(records(results / "records"))
+        if strange:
+            for record in (record for record in found if record.data["names"]["attacker"] == attacker):
+                stated = {**record.data["attacker"]["parameters"], "submission": "abc", "kind": "attacker"}
+                record.data["attacker"] |= {"parameters": stated}
+        wrong = next(r for r in found if r.data["names"] == {"anonymizer": method, "attacker": attacker})
+        write_reproductions([(wrong, False)], TOLERANCE, results)
+        measured = measure_all(found, results)
+        points = Grid.of(measured).points
+        return {p.anonymizer for p in points if "not-reproduced" in p.withheld}, {p.attacker for p in points}
+
+    network = "shiftgcn-reid:backbone=simple"
+    assert flagged("gauss:std=0.1", network)[0] == {"gauss:std=0.1"}
+    assert flagged("identity", "bones-lda")[0] == {"identity", "null", "gauss:std=0.1"}
+    for method in ("gauss:std=0.1", "identity"):
+        withheld, worst = flagged(method, network, strange=True)
+        assert not withheld
+        assert worst == {"bones-lda"}, "what comes out otherwise each time is nobody's worst attacker"
 
 
 def test_what_is_told_the_action_has_no_rank(finished):

@@ -1,12 +1,15 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, fisher_exact
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
+from bench.measured import _retention
 from bench.metrics.comparison import difference
 from bench.metrics.identification import normalised_leakage, retention, top_k
 from bench.metrics.tradeoff import hypervolume, pareto_set
-from bench.metrics.uncertainty import MANY, SHARE, People, estimate, variance_components
+from bench.metrics.uncertainty import MANY, SHARE, People, Sample, balanced_trials, estimate, variance_components
 
 
 @pytest.mark.parametrize("k", [1, 2, 5])
@@ -77,33 +80,55 @@ def test_constant_guess_has_an_interval_around_chance():
     assert 0.2 < found.high < 0.6
 
 
+def equal_shares(right, of=20, people=4):
+    """Everybody is named `right` times `of` times: (people, the share and its resamples)."""
+    resampled = People.resample(np.repeat(np.arange(people), of), np.random.default_rng(8))
+    return resampled, resampled.mean(np.tile(np.arange(of) < right, people).astype(float))
+
+
 @pytest.mark.parametrize("right", [0, 10, 20])
-def test_where_everybody_is_found_equally_often_clips_count(right):
-    """Else a number of four people would be stated as if it were sure; compared with the exact interval of a share of clips."""
-    subjects = np.repeat(np.arange(20), 20)
-    hits = np.tile(np.arange(20) < right, 20).astype(float)
-    people = People.resample(subjects, np.random.default_rng(8))
-    found = people.estimate(people.mean(hits), SHARE)
+def test_where_everybody_is_found_equally_often_answers_count(right):
+    """Else a number of four people would be stated as if it were sure; compared with the exact interval of a share."""
+    people, draws = equal_shares(right, people=20)
+    found = people.estimate(draws, SHARE, 400)
     exact = binomtest(20 * right, 400).proportion_ci(method="exact")
     assert found.value == right / 20
     assert (found.low, found.high) == pytest.approx((exact.low, exact.high), abs=0.01)
     assert difference(found, found).p_value == 1
-    few = People.resample(subjects[:80], np.random.default_rng(8))
-    wider = few.estimate(few.mean(hits[:80]), SHARE)
+    people, draws = equal_shares(right)
+    wider = people.estimate(draws, SHARE, 80)
     assert 0 <= wider.low <= found.low
     assert 1 >= wider.high >= found.high
     assert wider.high - wider.low > 1.8 * (found.high - found.low)
+    assert people.estimate(draws, SHARE).high == wider.value, "of what is no share of answers nothing else is known"
+    draws[7] = np.nan
+    assert people.estimate(draws, SHARE, 80).high == wider.high
 
 
-def test_shares_that_are_the_same_of_everybody_differ_by_chance_as_shares_of_clips_do():
-    """18 against 20 of 20 clips of each of four people: 72 of 80 against 80 of 80, Fisher's exact test."""
-    subjects = np.repeat(np.arange(4), 20)
-    people = People.resample(subjects, np.random.default_rng(8))
-    all_right, most = (people.estimate(people.mean(np.tile(np.arange(20) < n, 4).astype(float)), SHARE) for n in (20, 18))
-    exact = fisher_exact([[72, 8], [80, 0]]).pvalue
-    assert difference(all_right, most).p_value == pytest.approx(exact, abs=0.01)
-    nearly = people.estimate(people.mean(np.tile(np.arange(20) < 19, 4).astype(float)), SHARE)
-    assert difference(nearly, most).p_value > 0.05
+def test_equal_shares_of_few_people_differ_for_sure_only_as_numbers_of_few_people_do():
+    """72 of 80 against 80 of 80: Fisher's exact test of the answers says too much, a sign test of four people 0.125."""
+    (people, all_right), (_, most), (_, nearly) = (equal_shares(n) for n in (20, 18, 19))
+    full, lower, between = (people.estimate(draws, SHARE, 80) for draws in (all_right, most, nearly))
+    assert fisher_exact([[72, 8], [80, 0]]).pvalue < difference(full, lower).p_value < 0.15
+    assert difference(between, lower).p_value > 0.2
+    same = dataclasses.replace(lower, draws=lower.draws + 1e-16, value=lower.value + 1e-16)
+    assert difference(same, lower).p_value == 1
+    apart = (estimate(value, np.full(2000, value) + rounding, Sample((4,))) for value, rounding in ((0.8, 1e-16), (0.7, 0)))
+    assert difference(*apart).p_value == 0.125  # of what has no such interval, the sign test
+
+
+def test_retention_has_an_interval_where_everybody_is_right_equally_often():
+    (people, before), (_, after) = equal_shares(20), equal_shares(17)
+    found = _retention(people, after, before, 0.5)
+    assert found.value == pytest.approx(0.7)
+    assert found.low < 0.65
+    assert found.high > 0.75
+    whole = _retention(people, before, before, 0.5)
+    assert (whole.value, whole.low, whole.high) == (1, 1, 1)  # the same classifier on the same clips
+
+
+def test_answers_behind_a_mean_over_classes():
+    assert balanced_trials(np.array([0, 0, 0, 1, 1, 3])) == 3
 
 
 def test_interval_over_people_is_wider_than_the_binomial_one():

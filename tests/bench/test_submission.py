@@ -25,7 +25,7 @@ from bench.submission.prepared import read_scores
 from bench.submission.session import close_all
 from bench.submission.states import entries, find, off_the_board, receive
 from bench.submission.template import KINDS, new_submission
-from bench.summary import knows_too_much
+from bench.summary import set_aside
 from tests.bench.hostile import write_method
 from tests.bench.test_isolation import _silent, checked, wrong
 from tests.tiny import HERE, bench, shrink_budget
@@ -242,12 +242,12 @@ def test_scores_are_checked_from_labels_alone_and_count_for_nothing(tmp_path, re
     assert not any("acme-blur" in line for line in grid.failed_controls)
     if right:  # had it been an attack: of all others it would have ended the trust, of a stranger it ends that in himself
         counted = replace(row, records=tuple(replace(r, data={**r.data, "control": False}) for r in row.records))
-        assert knows_too_much("acme-blur", [counted])
+        assert set_aside("acme-blur", [counted])
         assert not Grid.of([counted]).failed_controls
         assert not Grid.of([counted]).points
         plugin = {**row.first["attacker"], "parameters": {}}
         own = replace(counted, records=tuple(replace(r, data={**r.data, "attacker": plugin}) for r in counted.records))
-        assert not knows_too_much("acme-blur", [own])
+        assert not set_aside("acme-blur", [own])
         assert any("acme-blur" in line for line in Grid.of([own]).failed_controls)
 
 
