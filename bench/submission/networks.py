@@ -185,7 +185,8 @@ def _weights(path: Path, network: nn.Module, spec: Spec) -> dict[str, Tensor]:
         have, want = (_form(of.get(name)) for of in (found, wanted))
         if have != want:
             raise UserError(
-                f"{path} is of another network than {spec} of this width and these clips: {name} is {have}, not {want}"
+                f"{path} is of another network than {spec} of this width and these clips: {name} is {have}, not {want}; what an "
+                "older version of this package exported has to be exported again"
             )
         if not torch.isfinite(found[name]).all() or (name.endswith("running_var") and (found[name] < 0).any()):
             raise UserError(f"{path} holds numbers that are not finite, or variances below zero: {name}")
