@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from bench.data.store import ClipStore
-from bench.files import UserError, digest, read_json, whole_digest
-from bench.records import IDENTITY, Record, records
+from bench.files import UserError, digest, read_json
+from bench.records import IDENTITY, Record, broken_seal, records
 from bench.stages import CHECKPOINT, content_of
 from bench.workshop import rows_digest
 
@@ -213,9 +213,11 @@ def _unread(path: Path) -> str:
     """Why a record was not read; "" if it is only of another schema."""
     try:
         read_json(path)["schema"]
+        whole = path.with_suffix(".npz").exists()
+        wrong = broken_seal(path) if whole else "its predictions are missing"
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"it cannot be read ({type(error).__name__}: {error}); the next run measures it again"
-    return "" if path.with_suffix(".npz").exists() else "its predictions are missing; the next run measures it again"
+        wrong = f"it cannot be read ({type(error).__name__}: {error})"
+    return f"{wrong}; the next run measures it again" if wrong else ""
 
 
 def _seal(record: Record) -> Mapping[str, str]:
@@ -227,15 +229,10 @@ def _seal(record: Record) -> Mapping[str, str]:
 
 
 def _record_damage(record: Record, stages: Mapping[str, Stage]) -> Iterator[str]:
-    seal = _seal(record)
-    if "manifest" in seal:
+    if "manifest" in _seal(record):
         yield "its manifest is missing or damaged; remove the record, and it is measured again"
         return
     try:
-        for kind, name in (("json", "it differs"), ("npz", "its predictions differ")):
-            if seal and whole_digest(record.path.with_suffix(f".{kind}").read_bytes()) != seal.get(kind):
-                yield f"{name} from what was written; remove it, and it is measured again"
-                return
         yield from _contradictions(record, stages)
     except OSError as error:
         yield f"it cannot be read: {error.strerror or error}"

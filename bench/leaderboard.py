@@ -104,6 +104,12 @@ class Row:
             return "no"
         return "surely" if self.point.leakage.high <= budget else "yes"
 
+    @property
+    def kept_within(self) -> str:
+        """The budgets that its leakage is within, and of which that is not sure; "-" if there is none."""
+        told = ((budget, self.within(budget)) for budget in BUDGETS)
+        return ", ".join(f"{b:.2f}{'' if how == 'surely' else '?'}" for b, how in told if how != "no") or "-"
+
     def summary(self) -> dict[str, Any]:
         """As JSON values; what is not known is absent."""
         found: dict[str, Any] = {"anonymizer": self.anonymizer, "provider": self.provider, "standing": self.standing}
@@ -259,7 +265,8 @@ def explain(found: Sequence[Board], older: Sequence[Record], name: str) -> list[
     for board in found:
         for m in (m for row in board.rows for m in row.rows if name in {key for r in m.records for key in r.keys}):
             names = m.first["names"]
-            lines.append(f"{board.group}: {names['anonymizer']} x {names['attacker']}, {m.first['threat']}: it counts.")
+            counts = "it is in the table, with flags:" if m.flags else "it counts."
+            lines.append(f"{board.group}: {names['anonymizer']} x {names['attacker']}, {m.first['threat']}: {counts}")
             lines += [f"  {flag}: {FLAGS[flag]}." for flag in m.flags]
     lines += [f"{r.data['key']}: newer code measured the same; it is left out." for r in older if _is(r, name)]
     if not lines:
@@ -284,16 +291,21 @@ def _of_row(board: Board, row: Row) -> list[str]:
     value = f"{point.leakage.value:z.2f} [{point.leakage.low:z.2f}, {point.leakage.high:z.2f}]"
     lines = [f"{where}{row.standing}. Its worst {RANKING} attacker, {point.attacker}, reads {value} (chance 0, all right 1)."]
     lines += [f"  no rank for {flag}: {FLAGS[flag]}." for flag in point.withheld]
-    kept = [f"{budget:.2f}" for budget in BUDGETS if row.within(budget) != "no"]
+    sure = ", ".join(f"{budget:.2f}" for budget in BUDGETS if row.within(budget) == "surely") or "none"
     use = f"{point.utility.value:z.2f}" if math.isfinite(point.utility.value) else "unknown"
     lines.append(
-        f"  within the budgets {', '.join(kept)}; its use is {use}." if kept else "  within no budget: its use counts nowhere."
+        f"  within the budgets {row.kept_within.replace('?', '')} as measured, surely within {sure}; its use is {use}."
+        if row.kept_within != "-"
+        else "  within no budget: its use counts nowhere."
     )
     if row.budget_rank:
         lines.append(f"  rank {_rank(row.budget_rank)} by use within budgets, {_rank(row.privacy_rank)} by privacy.")
     whole = {name for other in board.rows if other.anonymizer == CONTROLS[0] for name in other.attackers}
     if missing := sorted(whole - set(row.attackers)):
-        lines.append(f"  attackers that it has not met: {', '.join(missing)}.")
+        lines.append(f"  attackers that it has not met, and identity has: {', '.join(missing)}.")
+        if row.provider == "builtin":
+            asked = f"--dataset {board.group.dataset} --anonymizer {row.anonymizer} --attacker {','.join(missing)}"
+            lines.append(f"  `bench run {asked}` measures them, with the same preset, protocol and seeds.")
     lines.append(f"  {row.checked}.")
     return [*lines, *(f"  {text}." for text in board.grid.failed_controls)]
 
@@ -318,7 +330,7 @@ def board_row(board: Board, row: Row) -> dict[str, str]:
         "use [95 %]": interval(point and point.utility),
         "worst leakage [95 %]": interval(point and point.leakage),
         "worst attacker": point.attacker if point else "-",
-        "within": ", ".join(f"{b:.2f}" for b in BUDGETS if row.within(b) != "no") or "-",
+        "within": row.kept_within,
         "privacy rank": _rank(row.privacy_rank),
         "ignorant": interval(naive and naive.leakage),
         "flags": ", ".join(point.withheld) if point else UNRANKED,

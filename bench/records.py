@@ -228,16 +228,37 @@ def record_path(folder: Path, bench: Bench, job: Job) -> Path:
 def read_record(path: Path) -> Record | None:
     """The record at this path, or None if it or its predictions are not there, or it is of another schema, or damaged.
 
-    A damaged one is told, and a run measures it again, in its place.
+    A damaged one, or one that was changed since it was written, is told, and a run measures it again, in its place.
     """
     if not path.exists() or not path.with_suffix(".npz").exists():
         return None
     try:
         data = read_json(path)
-        return Record(path, data) if data["schema"] == SCHEMA else None
+        if data["schema"] != SCHEMA:
+            return None
+        wrong = broken_seal(path)
     except (OSError, ValueError, KeyError, TypeError):
-        warnings.warn(f"{path} is damaged: it is left out, and `bench run` measures it again", stacklevel=2)
+        wrong = "it is damaged"
+    if wrong:
+        warnings.warn(f"{path}: {wrong}; it is left out, and `bench run` measures it again", stacklevel=2)
         return None
+    return Record(path, data)
+
+
+def broken_seal(path: Path) -> str:
+    """What of a record's two files is not as its manifest states it; "" if all is, or if it states nothing.
+
+    Raises:
+        OSError: if one of the two cannot be read.
+    """
+    try:
+        stated = read_json(path.with_name(f"{path.stem}.manifest.json")).get("sha256", {})
+    except (OSError, ValueError, AttributeError):
+        return ""  # `bench store verify` says so
+    for kind, name in (("json", "it differs"), ("npz", "its predictions differ")):
+        if stated and whole_digest(path.with_suffix(f".{kind}").read_bytes()) != stated.get(kind):
+            return f"{name} from what was written"
+    return ""
 
 
 def make_record(folder: Path, bench: Bench, job: Job) -> Record:

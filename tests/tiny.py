@@ -1,8 +1,11 @@
 """`bench` in this process, with a budget of seconds."""
 
 import dataclasses
+import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from torch import nn
 
 from bench.cli import main
 from bench.presets import PRESETS
-from bench.records import records
+from bench.records import Record, records
 from bench.registry import BACKBONES, Plugin
 
 DATA = "synthetic:people=4,motions=3,cameras=1"
@@ -71,6 +74,19 @@ def record_bytes(results: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): content for path, content in files.items()}
 
 
+def rewrite(record: Record, data: Mapping[str, Any]) -> None:
+    """Changes what a record states, and seals it anew: what only an audit finds."""
+    record.path.write_text(json.dumps(data))
+    reseal(record.path)
+
+
+def reseal(path: Path) -> None:
+    """Makes the manifest state what the record's files are now."""
+    manifest = path.with_name(f"{path.stem}.manifest.json")
+    now = {kind: hashlib.sha256(path.with_suffix(f".{kind}").read_bytes()).hexdigest() for kind in ("json", "npz")}
+    manifest.write_text(json.dumps({**json.loads(manifest.read_text()), "sha256": now}))
+
+
 def cut_predictions(results: Path) -> Path:
     """Cuts the predictions of a record; says which."""
     record = next(records(results / "records"))
@@ -79,10 +95,19 @@ def cut_predictions(results: Path) -> Path:
     return record.path
 
 
-def change_predictions(results: Path) -> Path:
-    """Writes other predictions beside a record; says which."""
+def change_chance(results: Path) -> Path:
+    """Changes what a record states as chance, by which leakage is normalised; says which."""
+    record = next(records(results / "records"))
+    record.path.write_text(json.dumps({**record.data, "chance": 0.5}))
+    return record.path
+
+
+def change_predictions(results: Path, *, sealed: bool = False) -> Path:
+    """Writes other predictions beside a record, and with `sealed` makes its manifest state these; says which."""
     record = next(records(results / "records"))
     arrays = record.predictions()
     arrays["attack"][0] = 1 - arrays["attack"][0]
     np.savez(record.path.with_suffix(".npz"), **arrays)
+    if sealed:
+        reseal(record.path)
     return record.path

@@ -33,6 +33,8 @@ def leaderboard(
     from bench.report.pages import write_site
     from bench.report.published import write_published
 
+    if explain and (json_file or csv_file or site or publish):
+        raise click.UsageError("--explain only explains; leave out --json, --csv, --html and --publish")
     loaded = load_boards(results, dataset, protocol, preset)
     if explain:
         for line in loaded.explain(explain):

@@ -56,6 +56,8 @@ def table(
     from bench.cli.present import wide_console
     from bench.report.table import print_tables, write_csv, write_json_document
 
+    if compare and (json_file or csv_file):
+        raise click.UsageError("--compare only compares; leave out --json and --csv")
     measured = _measured(results, dataset, protocol, preset)
     if compare:
         from bench.report.compare import compare as compare_methods

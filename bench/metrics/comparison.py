@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.metrics.uncertainty import Estimate, estimate
+from bench.metrics.uncertainty import FEW as _FEW
+from bench.metrics.uncertainty import Estimate, Sample, estimate, too_few_beyond
 
-_FEW = 10  # resamples
 _EQUAL = 1e-12  # numbers that differ by less do so by rounding
 
 
@@ -21,8 +21,8 @@ class Difference:
     Args:
         estimate: With its 95 % interval.
         p_value: Two-sided, from the smaller share of resamples on either side of 0, one added (Davison and Hinkley, 1997), or
-            where next to none cross 0 from their spread; corrected for the number of people as intervals are. Where all
-            resamples differ by the same, that of a sign test of the people. 1 if it is not known.
+            where next to none cross 0, or people are few, from their spread, as the interval is; corrected for the number of
+            people as that is. Where all resamples differ by the same, that of a sign test of the people. 1 if it is not known.
     """
 
     estimate: Estimate
@@ -42,12 +42,22 @@ def difference(one: Estimate, other: Estimate) -> Difference:
     if not np.isfinite(value) or not usable.size:
         return Difference(Estimate(value, np.nan, np.nan, draws), 1.0)
     sample = one.sample if one.sample.people <= other.sample.people else other.sample
-    share = min((side.sum() + 1) / (len(usable) + 1) for side in (usable <= 0, usable >= 0))
+    bounds = one.bounds[0] - other.bounds[1], one.bounds[1] - other.bounds[0]
+    return Difference(estimate(value, draws, sample, bounds=bounds), _p_value(value, usable, sample))
+
+
+def _p_value(value: float, usable: np.ndarray, sample: Sample) -> float:
+    """Of a difference with these resamples (B,): below 0.05 where the 95 % interval leaves out 0."""
     spread = float(usable.std())
-    p_value = sample.p_value(share)
-    if share < _FEW / len(usable) and sample.enough:  # too few resamples cross 0 to tell how rare that is
-        p_value = min(p_value, sample.p_of(abs(value) / spread)) if spread > _EQUAL else 2.0 ** (1 - sample.people)
-    return Difference(estimate(value, draws, sample), p_value)
+    if not sample.enough or (spread <= _EQUAL and value == 0):
+        return 1.0
+    if spread <= _EQUAL:
+        return 2.0 ** (1 - sample.people)
+    share = min((side.sum() + 1) / (len(usable) + 1) for side in (usable <= 0, usable >= 0))
+    by_rank, by_spread = sample.p_value(share), sample.p_of(abs(value) / spread)
+    if too_few_beyond(sample, len(usable)):  # as of the interval: both must leave out 0
+        return by_spread if share * len(usable) < _FEW else max(by_rank, by_spread)
+    return min(by_rank, by_spread) if share * len(usable) < _FEW else by_rank
 
 
 def _without_rounding(difference: np.ndarray | float) -> np.ndarray:

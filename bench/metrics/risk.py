@@ -16,7 +16,8 @@ class Risk:
             an interval is the value itself.
         p95: 95th percentile of the recalls, 0 to 1, between neighbours in proportion.
         exposed: Share of people who are named more often than not (recall above 0.5), 0 to 1.
-        singled_out: Share of people who are named more than ten times as often as by chance, 0 to 1; 0 of ten people or fewer.
+        singled_out: Share of people who are named more than ten times as often as by chance, 0 to 1; not a number of ten people
+            or fewer, of whom nobody can be.
         gini: Gini coefficient of the recalls, sum_ij |r_i - r_j| / (2 n^2 mean r): 0 is evenly spread, 1 - 1 / S all on one of S
             people (Gini, 1912; twice the area between the Lorenz curve and the diagonal).
     """
@@ -57,7 +58,7 @@ def measure_risk(hits: np.ndarray, people: People, chance: float) -> Risk:
         worst=at(count - 1),
         p95=below + (place - np.floor(place)) * (above - below),
         exposed=drawn @ (found > 0.5) / count,
-        singled_out=drawn @ (found > 10 * chance) / count,
+        singled_out=drawn @ (found > 10 * chance) / count if 10 * chance < 1 else np.full(len(count), np.nan),
         gini=_gini(found, drawn, upto, count),
     )
 

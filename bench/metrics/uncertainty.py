@@ -16,7 +16,7 @@ LEVEL = 0.95
 UNBOUNDED = (-np.inf, np.inf)
 SHARE = (0.0, 1.0)
 _EQUAL = 1e-12  # numbers that differ by less do so by rounding
-_FEW = 10  # resamples beyond a quantile; of fewer, where it lies is chance
+FEW = 10  # resamples beyond a quantile; of fewer, where it lies is chance
 
 _LEAST_PEOPLE, _LEAST_IN_GROUP = 4, 3  # with fewer, no interval that resamples people holds what it promises
 
@@ -140,10 +140,15 @@ def estimate(
         return Estimate(float(value), np.nan, np.nan, draws, sample, bounds)
     tail = sample.tail(level)
     low, high = np.quantile(usable, [tail, 1 - tail])
-    if tail * len(usable) < _FEW:
+    if too_few_beyond(sample, len(usable), level):
         reach = sample.reach(level) * usable.std()
         low, high = max(bounds[0], min(low, value - reach)), min(bounds[1], max(high, value + reach))
     return Estimate(float(value), float(low), float(high), draws, sample, bounds)
+
+
+def too_few_beyond(sample: Sample, resamples: int, level: float = LEVEL) -> bool:
+    """Whether so few resamples lie beyond the ends of an interval that it is widened by their spread."""
+    return sample.tail(level) * resamples < FEW
 
 
 def jackknifed(values: np.ndarray, level: float = LEVEL, bounds: tuple[float, float] = UNBOUNDED) -> Estimate:

@@ -27,7 +27,7 @@ from bench.report.board import write_board_csv, write_board_json
 from bench.report.motion import Motion, motion_of
 from bench.submission.manifest import Manifest, ManifestError, read_manifest
 from bench.submission.states import entries, submitted_as
-from bench.summary import FLAGS, WITHHOLDING
+from bench.summary import FLAGS, REMARKS, WITHHOLDING
 from bench.threat import RANKING, THREATS
 
 _MARK = ".bench-pages"
@@ -69,7 +69,15 @@ def write_site(boards: Sequence[Board], folder: Path, results: Path) -> Path:
 
         overview = {"boards": [_of_board(board, i) for i, board in enumerate(boards)], "budgets": BUDGETS, "all": _ALL}
         write("index.html", "overview.html", boards=boards, data=overview, cells=_cells)
-        write("reading.html", "reading.html", boards=boards, threats=THREATS.values(), ranking=RANKING, withholding=WITHHOLDING)
+        write(
+            "reading.html",
+            "reading.html",
+            boards=boards,
+            threats=THREATS.values(),
+            ranking=RANKING,
+            withholding=WITHHOLDING,
+            remarks=REMARKS,
+        )
         for i, board in enumerate(boards):
             for row in board.rows:
                 motion = motion_of(row, results)

@@ -24,7 +24,7 @@ from bench.files import UserError
 from bench.pipeline import Bench
 from bench.plan import choose_protocol, make_plan
 from bench.presets import smoke_preset
-from bench.protocols import SUBJECT, anonymizer_part
+from bench.protocols import SUBJECT, anonymizer_part, instantiate
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS
 from bench.release import FittedAnonymizer
 from bench.specs import parse_spec
@@ -34,7 +34,7 @@ from bench.submission.hidden import hidden_identity
 from bench.submission.isolation import Limits, refuse_visible
 from bench.submission.manifest import Manifest, ManifestError, check_files, copy_files, read_manifest
 from bench.submission.networks import SubmittedNetworks
-from bench.submission.prepared import check_clips, read_scores
+from bench.submission.prepared import check_clips, pick_scores, read_scores
 from bench.submission.session import Foreign, ForeignError, close, close_all, noted
 from bench.submission.source import DeclaredParameter, Submission, SubmittedSpec, declared
 
@@ -59,6 +59,13 @@ _REMEDIES = {
     "answer": "return float32 clips of the shape of batch.clips, or what the base class says",
     "ended": "find out what ends the process: sys.exit, or a crash of a library",
     "error": "run the template's test in the folder: `pytest`",
+}
+
+_LOADED = {  # by the manifest's tables
+    "code": "let [code] name a frozen dataclass of the kind that is stated; `bench submit new` writes one",
+    "weights": "write the folder anew, with `bench anonymize --save-weights`, or of an attacker `bench submit export`",
+    "data": "write the clips with `bench anonymize --format store`",
+    "scores": "name an anonymizer as `bench list anonymizers` does, and what it is to hide as target",
 }
 
 
@@ -154,7 +161,15 @@ def _check_content(submission: Submission, level: str | None, results: Path, rep
     try:
         with step(f"load {manifest.name}"):
             spec = submission.spec(level or "", LIMITS)
-        report.add("load", [])
+    except (UserError, ValueError, RecursionError, MemoryError) as error:
+        remedy = next(remedy for table, remedy in _LOADED.items() if getattr(manifest, table) is not None)
+        report.add("contract", [(str(error) or type(error).__name__, remedy)])
+        return
+    except ForeignError as error:
+        report.add(*_foreign(error))
+        return
+    report.add("load", [])
+    try:
         lab = _Lab.open(results, step)
         if isinstance(spec.value, ForeignAnonymizer):
             _check_anonymizer(submission, spec, lab, results, report, step)
@@ -169,14 +184,19 @@ def _check_content(submission: Submission, level: str | None, results: Path, rep
                 with step("look for hidden identity"):
                     report.add("hidden identity", _hidden_in_clips(submission, results))
         elif manifest.scores:
-            report.add("scores", _scores_fit(submission))
+            report.add("scores", _scores_fit(submission, results))
         if report.good and _can_be_tried(manifest, spec, lab):
             with step("smoke evaluation on synthetic people"):
                 report.add("smoke evaluation", _smoke(submission, spec, results, report))
     except ForeignError as error:
-        report.add({"error": "code"}.get(error.kind, error.kind), [(str(error), _REMEDIES.get(error.kind, _REMEDIES["error"]))])
+        report.add(*_foreign(error))
     except (UserError, ValueError, RecursionError, MemoryError) as error:  # the last two: files made to exhaust their reader
         report.add("contract", [(str(error) or type(error).__name__, _REMEDIES["answer"])])
+
+
+def _foreign(error: ForeignError) -> tuple[str, list[tuple[str, str]]]:
+    """Name of the check that an error in submitted code fails, and what is wrong."""
+    return {"error": "code"}.get(error.kind, error.kind), [(str(error), _REMEDIES.get(error.kind, _REMEDIES["error"]))]
 
 
 def _can_be_tried(manifest: Manifest, spec: SubmittedSpec, lab: "_Lab") -> bool:
@@ -414,11 +434,17 @@ def _clips_fit(submission: Submission, results: Path) -> list[tuple[str, str]]:
     return [(problem, f"make them with `bench anonymize --dataset {manifest.dataset} --format store`") for problem in problems]
 
 
-def _scores_fit(submission: Submission) -> list[tuple[str, str]]:
+def _scores_fit(submission: Submission, results: Path) -> list[tuple[str, str]]:
+    manifest = submission.manifest
+    data = parse_spec(manifest.dataset, DATASETS)
     try:
-        read_scores(submission.folder / submission.manifest.scores.file)
+        found = read_scores(submission.folder / manifest.scores.file)
+        store = open_or_prepare(data, results)
+        part = instantiate(choose_protocol(data, manifest.protocol or None), manifest.scores.target, store.labels, str(data))
+        pick_scores(found, store.labels["clip"].to_numpy()[part.test], part.classes)
     except UserError as error:
-        return [(str(error), "write it with numpy.savez(file, clip=..., classes=..., scores=...)")]
+        remedy = "write it with numpy.savez(file, clip=..., classes=..., scores=...), for every test clip and class of the target"
+        return [(str(error), remedy)]
     return []
 
 

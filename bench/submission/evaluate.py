@@ -42,6 +42,7 @@ from bench.submission.states import (
     Entry,
     entries,
     find,
+    on_the_board,
     receive,
     submitted_as,
     supersede,
@@ -142,7 +143,7 @@ def evaluate(
     entry = entry.moved(EVALUATING, noted=sorted({*noted, *entry.data.get("noted", [])}))
     measured = measure_all(result.records, results)
     claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
-    flags = _flags(manifest, measured, claims)
+    flags = _flags(manifest, _beside_all_others(measured, result, results), claims)
     hardware = {name: result.records[0].manifest()[name] for name in ("device", "platform")}
     keys = [key for record in result.records for key in record.keys]
     entry = entry.moved(FLAGGED if flags else LISTED, ", ".join(flags), records=keys, hardware=hardware)
@@ -353,6 +354,14 @@ def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measure
             None,
         )
     return next((p.leakage.value for p in Grid.of(rows).points if p.anonymizer == manifest.name), None)
+
+
+def _beside_all_others(measured: Sequence[Measured], result: Result, results: Path) -> list[Measured]:
+    """What was measured as the board will show it: in one table with all that was measured before."""
+    first, shown = result.records[0].data, on_the_board(results)
+    before = (r for r in _records(first["dataset"], first["preset"]["name"], results) if shown(r.data))
+    everything = measure_all({r.path: r for r in (*before, *result.records)}.values(), results)
+    return [m for m in everything if m.group in {own.group for own in measured}]
 
 
 def _flags(manifest: Manifest, measured: Sequence[Measured], claims: Sequence[tuple[Claim, float | None]]) -> list[str]:

@@ -1,6 +1,6 @@
 """Submissions without code as plugins: weights of a known method, anonymized clips, scores of an attack."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -144,18 +144,22 @@ class SubmittedScores(Attacker):
         """
         if not np.isin(indices, part.test).all():  # to choose among models, of which there is only one
             return np.full((len(indices), len(part.classes)), 1 / len(part.classes), dtype=np.float32)
-        found = read_scores(Path(self.file))
-        columns = {value: k for k, value in enumerate(found["classes"].tolist())}
-        if lacking := [value for value in map(str, part.classes) if value not in columns]:
-            raise UserError(
-                f"the scores lack the class {lacking[0]} of {self.target}; there are {', '.join(map(str, part.classes))}"
-            )
-        rows = {name: i for i, name in enumerate(found["clip"].tolist())}
-        names = clips.names[indices]
-        if missing := [name for name in names if name not in rows]:
-            raise UserError(f"the scores lack {len(missing)} of {len(names)} test clips, such as {missing[0]}")
-        picked = found["scores"][[rows[name] for name in names]]
-        return picked[:, [columns[str(value)] for value in part.classes]]
+        return pick_scores(read_scores(Path(self.file)), clips.names[indices], part.classes)
+
+
+def pick_scores(found: Mapping[str, np.ndarray], names: Sequence[str], classes: Sequence[Any]) -> np.ndarray:
+    """The scores of clips in the order of classes, (clips, classes).
+
+    Raises:
+        UserError: if a clip or a class is missing.
+    """
+    columns = {value: k for k, value in enumerate(found["classes"].tolist())}
+    if lacking := [value for value in map(str, classes) if value not in columns]:
+        raise UserError(f"the scores lack the class {lacking[0]}; there are {', '.join(map(str, classes))}")
+    rows = {name: i for i, name in enumerate(found["clip"].tolist())}
+    if missing := [name for name in names if name not in rows]:
+        raise UserError(f"the scores lack {len(missing)} of {len(names)} test clips, such as {missing[0]}")
+    return found["scores"][[rows[name] for name in names]][:, [columns[str(value)] for value in classes]]
 
 
 def read_scores(path: Path) -> dict[str, np.ndarray]:

@@ -25,7 +25,7 @@ from bench.report.pages import write_site
 from bench.report.published import write_published
 from bench.threat import THREATS
 from bench.verdicts import TOLERANCE, write_reproductions
-from tests.tiny import DATA, HERE, RUN, bench, shrink_budget
+from tests.tiny import DATA, HERE, RUN, bench, reseal, rewrite, shrink_budget
 
 PEOPLE = Sample((20,))
 
@@ -382,8 +382,10 @@ def test_only_an_audit_makes_a_method_reproduced(measured, tmp_path, monkeypatch
     for path in (record.path, record.path.with_suffix(".npz")):
         content = path.read_bytes()
         path.write_bytes(content + b" ")
+        reseal(record.path)
         assert set(when(results).values()) == {once}, "not the file that was audited"
         path.write_bytes(content)
+        reseal(record.path)
     write_reproductions([(record, False)], TOLERANCE, results)
     assert when(results)["gauss:std=0.1"] == f"NOT reproduced on {today} (1 of 8 records)"
     (board,) = load_boards(results, None, None, None).boards
@@ -397,7 +399,7 @@ def test_an_audit_that_could_not_be_done_says_nothing(measured, tmp_path, monkey
     shrink_budget(monkeypatch)
     results = shutil.copytree(measured, tmp_path / "copy")
     record = next(records(results / "records"))
-    record.path.write_text(json.dumps({**record.data, "attacker": {**record.data["attacker"], "code": 99}}))
+    rewrite(record, {**record.data, "attacker": {**record.data["attacker"], "code": 99}})
     assert bench("audit", record.data["key"], *HERE, results=results).exit_code == 1
     assert not (results / "audits").exists()
 

@@ -145,10 +145,3 @@ def test_weights_that_no_method_can_use_are_told(tmp_path, damage):
     report = checked(folder, tmp_path / "results")
     assert wrong(report) == {"contract"}
     assert ("uses labels" if damage == "uses" else "cannot use these weights") in report.findings[-1].what
-
-
-def test_the_panel_is_not_for_an_attacker(tmp_path):
-    folder = new_submission(tmp_path / "my-own", "attacker-weights", tmp_path / "results")
-    submission = Submission(folder, read_manifest(folder))
-    with pytest.raises(UserError, match="say with --anonymizer what an attacker is tried on"):
-        _plan(submission, submission.spec(), Budget(attackers="bones-lda"), tmp_path / "results")

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bench.records import records
-from tests.tiny import RUN, bench, change_predictions, cut_predictions, record_bytes, shrink_budget
+from tests.tiny import RUN, bench, change_chance, change_predictions, cut_predictions, record_bytes, shrink_budget
 
 
 @pytest.fixture(autouse=True)
@@ -73,12 +73,6 @@ def _roll_labels(results):
     return record.path
 
 
-def _change_chance(results):
-    record = next(records(results / "records"))
-    record.path.write_text(json.dumps({**record.data, "chance": 0.5}))
-    return record.path
-
-
 def _drop_manifest(results):
     record = next(records(results / "records"))
     record.path.with_name(f"{record.path.stem}.manifest.json").unlink()
@@ -114,7 +108,7 @@ SPOILT = {
     "scores cut": _cut_scores,
     "record cut": _cut_record,
     "labels": _roll_labels,
-    "chance": _change_chance,
+    "chance": change_chance,
     "manifest": _drop_manifest,
     "published": _flip_scores_of_a_published_record,
     "rows": _forge("normalise"),
@@ -124,7 +118,7 @@ SPOILT = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:.* is damaged")
+@pytest.mark.filterwarnings("ignore:.* it is left out")
 @pytest.mark.parametrize("spoil", SPOILT.values(), ids=SPOILT.keys())
 def test_whatever_is_damaged_is_found(copied, spoil):
     path = spoil(copied)
@@ -144,7 +138,7 @@ def test_damaged_records_and_stages_are_told_and_measured_again(copied):
     with pytest.warns(UserWarning, match="is damaged") as told:
         assert bench("table", results=copied).exit_code == 0
     assert {str(one.message) for one in told} == {
-        f"{path} is damaged: it is left out, and `bench run` measures it again" for path in (empty, cut)
+        f"{path}: it is damaged; it is left out, and `bench run` measures it again" for path in (empty, cut)
     }
     with pytest.warns(UserWarning, match="is damaged"):
         again = bench(*RUN, results=copied)

@@ -82,8 +82,8 @@
     const narrow = $("plot").clientWidth < 560;
     const wide = narrow ? 400 : 760, high = narrow ? 420 : 460, left = 62, right = 16, top = 12, bottom = 50;
     const rows = visible().filter((p) => p.use[0] !== null && p.leak[0] !== null);
-    const most = Math.max(1.05, ...rows.map((p) => Math.min(p.use[2] ?? 0, 1.6) + 0.03));
-    const least = Math.min(-0.03, ...rows.map((p) => Math.max(p.use[1] ?? 0, -0.3) - 0.03));
+    const most = Math.max(1.05, ...rows.map((p) => Math.max(p.use[0], Math.min(p.use[2] ?? 0, 1.6)) + 0.03)); // whole intervals, if not far out
+    const least = Math.min(-0.03, ...rows.map((p) => Math.min(p.use[0], Math.max(p.use[1] ?? 0, -0.3)) - 0.03));
     const clamp = (v) => Math.min(Math.max(v, least), most);
     const x = (v) => left + ((clamp(v) - least) / (most - least)) * (wide - left - right);
     const y = (v) => high - bottom - ((Math.min(Math.max(v, -0.03), 1.03) + 0.03) / 1.06) * (high - top - bottom);
