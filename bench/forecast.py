@@ -164,9 +164,10 @@ def print_forecast(found: Forecast, slots: int, console: Console) -> None:
     pairs = [step for step in found.steps if step.kind == _RECORD]
     done = sum(step.there for step in pairs)
     time = f"{'at least' if unknown else 'about'} {duration(total / slots)} on {slots} workers, going by the past here"
-    told = f"{len(pairs)} pairs, {done} of them there; {time}"
-    unknown_told = f", and {unknown} stages of which nothing is known" if unknown else ""
-    console.print(told + unknown_told, highlight=False, soft_wrap=True)
+    time += f", and {unknown} stages of which nothing is known" if unknown else ""
+    if unknown and not total:
+        time = f"how long {unknown} stages take is not known: nothing like them was made in this folder yet"
+    console.print(f"{len(pairs)} pairs, {done} of them there; {time}", highlight=False, soft_wrap=True)
 
 
 def write_jobs(plans: Sequence[Plan], results: Path, folder: Path) -> int:

@@ -119,4 +119,5 @@ def _small(p: float) -> str:
 
 def _interval(found: Difference) -> str:
     value = found.estimate
-    return f"{value.value:+.2f} [{value.low:+.2f}, {value.high:+.2f}]"
+    ends = f"{value.low:+.2f}, {value.high:+.2f}" if np.isfinite(value.low) else "-, -"
+    return f"{value.value:+.2f} [{ends}]"
