@@ -35,7 +35,7 @@ def test_a_plan_counts_what_the_run_then_does(measured, tmp_path):
     made = {kind: len(list((measured / "stages" / kind).glob("*/stage.json"))) for kind in kinds if kind != "record"}
     assert kinds == {**made, "record": 14}
     assert "14 pairs, 0 of them there" in told.stdout
-    assert "of which nothing is known" in told.stdout
+    assert "is not known: nothing like them was made in this folder yet" in told.stdout
 
 
 def test_a_plan_knows_what_is_there_and_how_long_the_rest_took_before(copied):
