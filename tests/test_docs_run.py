@@ -171,7 +171,7 @@ def run(line: str, more: Sequence[str], stands_for: dict[str, str]) -> str:
 def finished(tmp_path_factory):
     """A folder with the files that the documents speak of, and the records of a small grid."""
     folder = tmp_path_factory.mktemp("docs")
-    (toml,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
+    (toml,) = re.findall(r"```toml\n(# grid.toml.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), flags=re.DOTALL)
     (folder / "grid.toml").write_text(toml, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         begin(folder, patch)

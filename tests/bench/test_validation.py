@@ -25,7 +25,7 @@ def test_intervals_that_take_clips_for_independent_are_found_out(monkeypatch):
     monkeypatch.setattr(studies, "_PAIRED", [])
     assert all(held(coverage(150, HERE)))
 
-    def too_narrow(self, draws, bounds):
+    def too_narrow(self, draws, bounds, trials):
         centre = draws[0]
         return estimate(centre, centre + 0.3 * (draws[1:] - centre), self.sample)
 
