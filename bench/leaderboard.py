@@ -291,10 +291,9 @@ def _of_row(board: Board, row: Row) -> list[str]:
     value = f"{point.leakage.value:z.2f} [{point.leakage.low:z.2f}, {point.leakage.high:z.2f}]"
     lines = [f"{where}{row.standing}. Its worst {RANKING} attacker, {point.attacker}, reads {value} (chance 0, all right 1)."]
     lines += [f"  no rank for {flag}: {FLAGS[flag]}." for flag in point.withheld]
-    sure = ", ".join(f"{budget:.2f}" for budget in BUDGETS if row.within(budget) == "surely") or "none"
     use = f"{point.utility.value:z.2f}" if math.isfinite(point.utility.value) else "unknown"
     lines.append(
-        f"  within the budgets {row.kept_within.replace('?', '')} as measured, surely within {sure}; its use is {use}."
+        f"  within the budgets {row.kept_within} (?: as measured, but not surely); its use is {use}."
         if row.kept_within != "-"
         else "  within no budget: its use counts nowhere."
     )

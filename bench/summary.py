@@ -1,6 +1,6 @@
 """From records to rows: pooled folds, averaged seeds, and the flags of each row."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,7 +70,8 @@ def measure_all(records: Iterable[Record], results: Path | None = None) -> list[
     measured = [measured_or_remembered(group, results) for group in seeds]
     if results:
         noted, wrong = noted_flags(results), {key for key, verdict in reproductions(results).items() if not verdict.same}
-        measured = [replace(m, flags=(*_noted(m, noted), *_doubts(m, measured, wrong))) for m in measured]
+        contradicted = [m for m in measured if any(key in wrong for record in m.records for key in record.keys)]
+        measured = [replace(m, flags=(*_noted(m, noted), *_doubts(m, contradicted))) for m in measured]
     measured = [replace(m, flags=(*_flags(m, measured), *m.flags)) for m in measured]
     return sorted(
         measured, key=lambda m: (m.group, _anonymizer_rank(m), m.first["target"], m.first["attacker"]["name"], m.first["threat"])
@@ -82,15 +83,11 @@ def _noted(measured: Measured, noted: Mapping[str, Sequence[str]]) -> Sequence[s
     return noted.get(measured.first["anonymizer"]["parameters"].get("submission", ""), ())
 
 
-def _doubts(measured: Measured, table: Sequence[Measured], wrong: Collection[str]) -> tuple[str, ...]:
+def _doubts(measured: Measured, contradicted: Sequence[Measured]) -> tuple[str, ...]:
     """A flag if a row cannot be relied on, since an audit contradicts a record.
 
     Then neither can other rows of its method, nor, if that is a control, others of its table, which rests on it; but of a
     submitted attacker all rows of that attacker alone: no stranger can cost others their ranks.
-
-    Args:
-        table: All rows.
-        wrong: Keys of the contradicted records.
     """
 
     def concerns(other: Measured) -> bool:
@@ -99,7 +96,6 @@ def _doubts(measured: Measured, table: Sequence[Measured], wrong: Collection[str
             return mine["names"]["attacker"] == theirs["names"]["attacker"]
         return mine["names"]["anonymizer"] == theirs["names"]["anonymizer"] or theirs["anonymizer"]["name"] in CONTROLS
 
-    contradicted = [m for m in table if any(key in wrong for record in m.records for key in record.keys)]
     return ("not-reproduced",) if any(m.group == measured.group and concerns(m) for m in contradicted) else ()
 
 

@@ -8,10 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from bench.metrics.uncertainty import FEW as _FEW
-from bench.metrics.uncertainty import Estimate, Sample, estimate, too_few_beyond
-
-_EQUAL = 1e-12  # numbers that differ by less do so by rounding
+from bench.metrics.uncertainty import EQUAL, FEW, Estimate, Sample, estimate, too_few_beyond
 
 
 @dataclass(frozen=True)
@@ -49,19 +46,19 @@ def difference(one: Estimate, other: Estimate) -> Difference:
 def _p_value(value: float, usable: np.ndarray, sample: Sample) -> float:
     """Of a difference with these resamples (B,): below 0.05 where the 95 % interval leaves out 0."""
     spread = float(usable.std())
-    if not sample.enough or (spread <= _EQUAL and value == 0):
+    if not sample.enough or (spread <= EQUAL and value == 0):
         return 1.0
-    if spread <= _EQUAL:
+    if spread <= EQUAL:
         return 2.0 ** (1 - sample.people)
     share = min((side.sum() + 1) / (len(usable) + 1) for side in (usable <= 0, usable >= 0))
     by_rank, by_spread = sample.p_value(share), sample.p_of(abs(value) / spread)
     if too_few_beyond(sample, len(usable)):  # as of the interval: both must leave out 0
-        return by_spread if share * len(usable) < _FEW else max(by_rank, by_spread)
-    return min(by_rank, by_spread) if share * len(usable) < _FEW else by_rank
+        return by_spread if share * len(usable) < FEW else max(by_rank, by_spread)
+    return min(by_rank, by_spread) if share * len(usable) < FEW else by_rank
 
 
 def _without_rounding(difference: np.ndarray | float) -> np.ndarray:
-    return np.where(np.abs(difference) < _EQUAL, 0.0, difference)
+    return np.where(np.abs(difference) < EQUAL, 0.0, difference)
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

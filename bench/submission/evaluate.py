@@ -157,14 +157,12 @@ def _refuse(manifest: Manifest, budget: Budget) -> None:
     Raises:
         UserError: if something is unknown, or does not go with what is submitted.
     """
-    if manifest.kind in ("attacker", "scores") and budget.attackers != "all":
+    if manifest.scores and (budget.attackers, budget.anonymizers, budget.threats) != ("all", None, "all"):
+        raise UserError(f"scores stand for a {RANKING} attacker of one release: leave out --attacker, --anonymizer, --threat")
+    if manifest.kind == "attacker" and budget.attackers != "all":
         raise UserError("--attacker is the panel that an anonymizer meets; say with --anonymizer what an attacker is tried on")
     if manifest.kind != "attacker" and budget.anonymizers is not None:
-        raise UserError(
-            "--anonymizer is what an attacker is tried on; an anonymizer meets --attacker, and scores are of one release"
-        )
-    if manifest.scores and budget.threats != "all":
-        raise UserError(f"scores stand for a {RANKING} attacker: leave out --threat")
+        raise UserError("--anonymizer is what an attacker is tried on; say with --attacker what an anonymizer meets")
     get_preset(budget.preset)
     parse_threats(budget.threats)
     parse_specs(budget.attackers, ATTACKERS)
