@@ -70,7 +70,7 @@ def _found_among(record: Record) -> str:
 
 def _validation(quality: Mapping[str, float]) -> str:
     told = ", ".join(f"{name} {value:.3f}" for name, value in quality.items())
-    return f", the best on its own validation part ({told})" if told else ""
+    return f", chosen on its own validation part ({told})" if told else ""
 
 
 def _add(tree: Tree, name: str, inventory: Inventory, key: str, shown: set[str]) -> None:

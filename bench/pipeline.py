@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load_file
 
+from bench.choice import choose
 from bench.jobs import Attack, Job, Outcome, Release, Training, drawn
 from bench.metrics.frechet import frechet_distances
 from bench.protocols import ACTION, hold_out
@@ -121,8 +122,8 @@ class Bench(Workshop):
     def _transfer(self) -> Spec:
         return parse_spec(self.preset.transfer, ATTACKERS)
 
-    def _choose(self, job: Job, trained: Mapping[str, Output]) -> tuple[str, dict[str, float]]:
-        """The learning whose model does best on the attacker's own validation part, and how well each does.
+    def _choose(self, job: Job, trained: Mapping[Learning, Output]) -> tuple[Learning, dict[Learning, float]]:
+        """The learning whose model attacks, and how well each does on the attacker's own validation part.
 
         A model that learnt from that part is judged by one that learnt in the same way from the other training clips.
         """
@@ -132,11 +133,11 @@ class Bench(Workshop):
         if job.attacker.value.learns_validation:
             judged = {training.learning: self.train(training) for training in self.rehearsals(job)}
             part, side = hold_out(part), "test"
-        quality = {}
-        for learning, model in judged.items():
-            scores = self.predict(job.attacker, model, own, side=side, enrolled=own, part=part).scores
-            quality[learning] = part.quality(scores, side)
-        return max(quality, key=quality.__getitem__), quality  # of equals the first
+        found = {
+            learning: self.predict(job.attacker, model, own, side=side, enrolled=own, part=part).scores
+            for learning, model in judged.items()
+        }
+        return choose(part, side, found)
 
     def prepare(self, job: Job) -> None:
         """Makes all that takes long and may serve others as well: releases, models, what an inverter restores."""

@@ -223,12 +223,29 @@ class Part:
         arrays = [self.labels, self.performances, self.train, self.validation]
         return digest([self.target, [str(c) for c in self.classes], *(_array_digest(a) for a in arrays)])
 
-    def quality(self, scores: np.ndarray, side: str) -> float:
-        """How well scores of "test" or "validation" do: balanced top-1, or for linkage the area under the ROC curve."""
+    def asked(self, side: str) -> np.ndarray:
+        """Clips of "test" or "validation"."""
+        return self.test if side == "test" else self.validation
+
+    def quality(self, scores: np.ndarray, side: str, kept: np.ndarray | None = None) -> float:
+        """How well scores of "test" or "validation" do: balanced top-1, or for linkage the area under the ROC curve.
+
+        Args:
+            scores: (n, K) of the clips, or (P,) of the pairs.
+            side: Which.
+            kept: (N,) which clips of the store count, and so which pairs of two of these; all by default.
+        """
         pairs = self.pairs if side == "test" else self.validation_pairs
         if pairs:
-            return roc_auc(scores[pairs.mated], scores[~pairs.mated])
-        labels = self.labels[getattr(self, side)]
+            mated = pairs.mated
+            if kept is not None:
+                both = kept[pairs.clips].all(axis=1)
+                scores, mated = scores[both], mated[both]
+            return roc_auc(scores[mated], scores[~mated])
+        clips = self.asked(side)
+        if kept is not None:
+            scores, clips = scores[kept[clips]], clips[kept[clips]]
+        labels = self.labels[clips]
         hits = top_k(scores, labels, 1)
         return float(np.mean([hits[labels == k].mean() for k in np.unique(labels)]))
 

@@ -25,7 +25,8 @@ class Threat:
     Args:
         name: Name in tables.
         summary: One line for people.
-        learnings: How its models are made; of several, the one that does best on the attacker's own validation part attacks.
+        learnings: How its models are made; of several, one attacks, which is chosen on the attacker's own validation part
+            (`bench.choice`).
         enrols_raw: Whether the clips that a released one is compared with (linkage) are raw, or anonymized by the attacker.
         inverts: Whether it undoes the anonymizer first: it attacks what a network, trained on pairs of anonymized and raw clips
             that it made itself, restores from the released clips.
@@ -51,7 +52,7 @@ THREATS = {
         ),
         Threat(
             "semi-informed",
-            "learns from clips that it anonymizes itself, from scratch and by fine-tuning, and from raw ones; the best attacks",
+            "learns from clips that it anonymizes itself, from scratch and by fine-tuning; attacks with the best of its models",
             (Learning.SCRATCH, Learning.FINE_TUNE, Learning.RAW),  # of names it knows all that an ignorant one knows
             ranks=True,
         ),

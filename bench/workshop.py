@@ -43,7 +43,7 @@ VERSIONS = {
     "predict": 2,
     "fidelity": 2,
     "embed": 1,
-    "choose": 3,  # among an attacker's models: no stage of its own
+    "choose": 4,  # among an attacker's models: no stage of its own
 }
 NORMALISATION = "view"
 _BATCH = 64  # clips whose poses are compared at a time
@@ -317,7 +317,7 @@ class Workshop:
         """
         part = part or self.part(attacker.value.target if attacker else ACTION)
         pairs = part.pairs if side == "test" else part.validation_pairs
-        indices = part.test if side == "test" else part.validation
+        indices = part.asked(side)
         shape = (len(pairs),) if pairs else (len(indices), len(part.classes))
 
         def compute(folder: Path) -> None:

@@ -45,6 +45,13 @@ def all_levels(tmp_path_factory):
     return results, json.loads((results / "rows.json").read_text())["rows"]
 
 
+def assert_best_of_those_that_saw_the_release(data):
+    adapted = {learning: quality for learning, quality in data["validation"].items() if learning != "raw"}
+    best = max(adapted, key=adapted.get)
+    assert data["learning"] in {best, "raw"}
+    assert data["learning"] == best or data["validation"]["raw"] > adapted[best]
+
+
 def test_each_threat_level_learns_from_what_it_may(all_levels):
     results, _ = all_levels
     by_key = {s["key"]: s for s in stages(results, "train")}
@@ -67,7 +74,7 @@ def test_each_threat_level_learns_from_what_it_may(all_levels):
     assert seen["lazy-informed"][1]["start"]["clips"] == raw
     data = seen["semi-informed"][0]
     assert set(data["validation"]) == {"scratch", "fine-tune", "raw"}
-    assert data["validation"][data["learning"]] == max(data["validation"].values())
+    assert_best_of_those_that_saw_the_release(data)
     assert seen["inverter"][2]["clips"] in restored
     assert all(seen[level][2]["clips"] == holder for level in LEVELS.split(",")[:3])
     assert seen["inverter"][0]["inversion"]["mpjpe_m"] < seen["inverter"][0]["inversion"]["mpjpe_before_m"]
@@ -96,7 +103,7 @@ def test_an_attacker_that_learns_from_its_validation_clips_is_judged_without(all
     found = (r.data for r in records(results / "records") if r.data["threat"] == "semi-informed")
     data = next(d for d in found if (d["anonymizer"]["name"], d["attacker"]["name"]) == ("gauss", "bones-lda"))
     assert set(data["validation"]) == {"scratch", "raw"}
-    assert data["validation"][data["learning"]] == max(data["validation"].values())
+    assert_best_of_those_that_saw_the_release(data)
     trained = {s["key"]: s for s in stages(results, "train")}
     chosen = trained[data["stages"]["attacker"]["key"]]
     same = [s for s in trained.values() if s["inputs"]["clips"] == chosen["inputs"]["clips"] and "attacker" in s["inputs"]]
