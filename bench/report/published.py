@@ -2,14 +2,16 @@
 
     NAME.csv, .txt, .png          its table in the common row format, as `bench table` prints it, and its figure
     NAME-board.csv, .txt, .json   its board, as `bench leaderboard` prints it
+    boards.md                     all boards of the folder in short, those among them that were published before
 
 Other files in the folder are left as they are: data sets may be published one at a time, from different results folders.
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 
 from bench.files import atomic_file, file_name
@@ -19,6 +21,7 @@ from bench.report.pareto import pareto_figure, save_figure
 from bench.report.table import print_tables, write_csv
 
 _WIDE = 10_000  # characters: lines are not folded
+_SHORT = ("method", "ignorant", "worst leakage [95 %]", "worst attacker", "use [95 %]", "within", "rank", "privacy rank", "flags")
 
 
 def write_published(boards: Sequence[Board], folder: Path) -> list[Path]:
@@ -38,7 +41,25 @@ def write_published(boards: Sequence[Board], folder: Path) -> list[Path]:
         written += [figure, *(_with(path, ".csv") for path in (table, of_board)), _with(of_board, ".json")]
         written.append(_print(table, lambda console, measured=measured: print_tables(measured, console)))
         written.append(_print(of_board, lambda console, board=board: print_boards([board], console)))
-    return written
+    return [*written, _overview(folder)] if written else []
+
+
+def _overview(folder: Path) -> Path:
+    """Writes what the `-board.csv` of the folder say, a section a board, as a page."""
+    lines = ["# Boards", "", "Made by `bench leaderboard --publish`, from the `-board.csv` beside it."]
+    for path in sorted(folder.glob("*-board.csv")):
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        first = table.iloc[0]
+        lines += ["", f"## {first['dataset']} (protocol {first['protocol']}, preset {first['preset']})", ""]
+        lines += [_line(_SHORT), _line("---" for _ in _SHORT)]
+        lines += [_line(row) for row in table.loc[:, list(_SHORT)].itertuples(index=False)]
+    with atomic_file(folder / "boards.md") as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder / "boards.md"
+
+
+def _line(cells: Iterable[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _with(path: Path, ending: str) -> Path:

@@ -407,6 +407,10 @@ def test_an_audit_that_could_not_be_done_says_nothing(measured, tmp_path, monkey
 def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
     """The same files as the commands that make each alone; twice gives the same bytes; other files stay."""
     (tmp_path / "older.csv").write_text("kept")
+    other = "rank,method,use [95 %],worst leakage [95 %],worst attacker,within,privacy rank,ignorant,flags"
+    (tmp_path / "zoo-board.csv").write_text(
+        f"dataset,protocol,preset,{other}\nzoo,p/1,quick,1,a|b,-,0.5,lda,-,2-3,0.4,nuisance\n"
+    )
     kept = {}
     for _ in range(2):
         assert bench("leaderboard", "--publish", str(tmp_path), results=measured).exit_code == 0
@@ -415,7 +419,8 @@ def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
         kept = made
     name = "synthetic_people=4_motions=3_cameras=1"
     boards = {f"{name}-board.csv", f"{name}-board.txt", f"{name}-board.json"}
-    assert made.keys() == {"older.csv", f"{name}.csv", f"{name}.txt", f"{name}.png", *boards}
+    others = {"older.csv", "zoo-board.csv"}
+    assert made.keys() == {*others, f"{name}.csv", f"{name}.txt", f"{name}.png", *boards, "boards.md"}
     assert made["older.csv"] == b"kept"
     assert made[f"{name}.txt"].decode() == bench("table", "--csv", str(tmp_path / "a.csv"), results=measured).stdout
     assert made[f"{name}.csv"] == (tmp_path / "a.csv").read_bytes()
@@ -424,6 +429,12 @@ def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
     assert made[f"{name}-board.txt"].decode() == said.stdout
     assert made[f"{name}-board.csv"] == (tmp_path / "b.csv").read_bytes()
     assert made[f"{name}-board.json"] == (tmp_path / "b.json").read_bytes()
+    mine, zoo = made["boards.md"].decode().split("\n## ")[1:]
+    assert mine.startswith("synthetic:people=4,motions=3,cameras=1 (protocol xrep/1, preset quick)")
+    with (tmp_path / "b.csv").open() as file:
+        lines = {f"| {line['method']} | {line['ignorant']} | {line['worst leakage [95 %]']} |" for line in csv.DictReader(file)}
+    assert {line for line in lines if line in mine} == lines
+    assert "| a\\|b | 0.4 | 0.5 | lda | - | - | 1 | 2-3 | nuisance |" in zoo
 
 
 def test_tables_of_one_data_set_do_not_overwrite_each_other(measured, tmp_path):
@@ -431,7 +442,7 @@ def test_tables_of_one_data_set_do_not_overwrite_each_other(measured, tmp_path):
     other = dataclasses.replace(board, group=board.group._replace(preset="standard"))
     third = dataclasses.replace(board, group=board.group._replace(dataset="utd-mhad"))
     written = write_published([board, other, third], tmp_path)
-    assert len(set(written)) == 3 * 6
+    assert len(set(written)) == 3 * 6 + 1
     assert set(written) == set(tmp_path.iterdir())
     names = {path.stem for path in tmp_path.glob("*.png")}
     alike = "synthetic_people=4_motions=3_cameras=1-xrep_1"
