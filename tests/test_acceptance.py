@@ -33,12 +33,17 @@ def covers_chance(row) -> bool:
     return row["leakage_low"] <= row["chance"] <= row["leakage_high"]
 
 
-def test_utd_mhad_leaks_until_nothing_is_released(bench_data, tmp_path):
+@pytest.fixture(scope="module")
+def utd_mhad(bench_data, tmp_path_factory) -> dict:
+    """Where tests of UTD-MHAD have their results, which share what is trained, and its data."""
     if not (bench_data / "UTD-MHAD").is_dir():
         pytest.skip(f"{bench_data} has no UTD-MHAD")
+    return {"results": tmp_path_factory.mktemp("utd-mhad"), "environment": {"BENCH_DATA": str(bench_data)}}
+
+
+def test_utd_mhad_leaks_until_nothing_is_released(utd_mhad):
     command = ["--dataset", "utd-mhad", "--anonymizer", "identity,null,gauss:std=0.05", "--attacker", "shiftgcn-reid,bones-lda"]
-    environment = {"BENCH_DATA": str(bench_data)}
-    rows = rows_of(*command, results=tmp_path, environment=environment)
+    rows = rows_of(*command, **utd_mhad)
     for attacker in ("shiftgcn-reid", "bones-lda"):
         for threat in ("ignorant", "semi-informed"):
             assert rows["identity", attacker, threat]["leakage"] >= 0.90
@@ -49,14 +54,12 @@ def test_utd_mhad_leaks_until_nothing_is_released(bench_data, tmp_path):
     noisy = rows["gauss:std=0.05", "shiftgcn-reid", "semi-informed"]
     assert noisy["leakage"] > rows["gauss:std=0.05", "shiftgcn-reid", "ignorant"]["leakage"]
     started = time.monotonic()
-    output = bench("run", *command, "--no-mlflow", results=tmp_path, environment=environment)
+    output = bench("run", *command, "--no-mlflow", **utd_mhad)
     assert "0 of 14 records computed now" in output
     assert time.monotonic() - started < 60
 
 
-def test_the_panel_reaches_its_floors_on_raw_clips_and_chance_on_nothing(bench_data, tmp_path):
-    if not (bench_data / "UTD-MHAD").is_dir():
-        pytest.skip(f"{bench_data} has no UTD-MHAD")
+def test_the_panel_reaches_its_floors_on_raw_clips_and_chance_on_nothing(utd_mhad):
     panel = ["bones-lda", "bones-knn", "flat-svm", "stats-rf", "gait-dyn", "sgn-reid", "verify-sgn"]
     command = [
         "--dataset",
@@ -68,7 +71,7 @@ def test_the_panel_reaches_its_floors_on_raw_clips_and_chance_on_nothing(bench_d
         "--threat",
         "semi-informed",
     ]
-    rows = rows_of(*command, results=tmp_path, environment={"BENCH_DATA": str(bench_data)})
+    rows = rows_of(*command, **utd_mhad)
     floors = FLOORS["utd-mhad", "trial/1", "quick"]
     for attacker in panel:
         assert rows["identity", attacker, "semi-informed"]["leakage"] >= floors[attacker], attacker
