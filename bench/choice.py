@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from scipy.stats import t as student
 
-from bench.protocols import Part
+from bench.protocols import SUBJECT, Part
 from bench.threat import Learning
 
 _SURE = 0.95  # one-sided
@@ -15,11 +15,11 @@ _GROUPS = 50  # at most: what is left out at a time, so that many clips do not t
 def choose(part: Part, side: str, scores: Mapping[Learning, np.ndarray]) -> tuple[Learning, dict[Learning, float]]:
     """The learning whose model attacks, and how well each does (`Part.quality`).
 
-    Of the models that learnt from anonymized clips it is the one that does best, of equals the first. The raw-trained one, which
-    has not seen what it is to attack, takes the place of that only if it is surely better. Where little is left to be found, all
-    models are near chance on the validation clips; the best of them is then any, and the raw-trained one reads nothing.
-    Validation clips may even mislead: where each person shows each action once in training, they ask for people in actions that
-    they were not seen in, which the test does not.
+    It is the one that does best, of equals the first; but the raw-trained one, which has not seen what it is to attack, only if
+    it surely does better than guessing (`beats_guessing`). Where it does not, and all are near chance on the validation clips,
+    the best of them may be any: an attacker that took a raw-trained model for it would read nothing where those that saw the
+    release still may. What validation clips cannot tell stays unknown: where each person shows each action once in training,
+    they ask for people in actions that they were not seen in, which the test does not.
 
     Args:
         part: Who is asked.
@@ -27,29 +27,32 @@ def choose(part: Part, side: str, scores: Mapping[Learning, np.ndarray]) -> tupl
         scores: What each model says of these clips: of at least one that learnt from anonymized ones.
     """
     quality = {learning: part.quality(found, side) for learning, found in scores.items()}
-    adapted = [learning for learning in quality if learning is not Learning.RAW]
-    best = max(adapted, key=quality.__getitem__)
-    if Learning.RAW in quality and surely_better(part, side, scores[Learning.RAW], scores[best]):
-        best = Learning.RAW
+    best = max(quality, key=quality.__getitem__)
+    if best is Learning.RAW and not beats_guessing(part, side, scores[best]):
+        best = max((learning for learning in quality if learning is not best), key=quality.__getitem__)
     return best, quality
 
 
-def surely_better(part: Part, side: str, ours: np.ndarray, theirs: np.ndarray) -> bool:
-    """Whether some scores are better than others of the same clips beyond the chance of who performed them (one-sided, 95 %).
+def beats_guessing(part: Part, side: str, scores: np.ndarray) -> bool:
+    """Whether `Part.quality` is above that of a guess beyond chance (one-sided, 95 %).
 
-    The difference of `Part.quality` is compared with its standard error by the delete-a-group jackknife (Kott, Journal of
-    Official Statistics 17(4), 2001): clips of one performance are left out together, since they are right or wrong together.
+    Its standard error is that of the delete-a-group jackknife (Kott, Journal of Official Statistics 17(4), 2001), too wide rather
+    than too narrow where a class has two or three performances. Clips that are right or wrong together are left out together: of
+    one performance where people are known, of one person otherwise. Of two groups nothing is sure, nor where one of them makes
+    up all pairs of a kind.
     """
-    asked = part.performances[part.asked(side)]
-    groups = np.unique(asked, return_inverse=True)[1] % _GROUPS
+    clips = part.asked(side)
+    apart = (part.performances if part.target == SUBJECT else part.subjects)[clips]
+    groups = np.unique(apart, return_inverse=True)[1] % _GROUPS
     count = int(groups.max()) + 1
-    difference = part.quality(ours, side) - part.quality(theirs, side)
-    if count < 2 or not difference > 0:
+    guess = 0.5 if part.pairs_asked(side) else 1 / len(np.unique(part.labels[clips]))
+    gain = part.quality(scores, side) - guess
+    if count < 3 or gain <= 0:
         return False
     each = np.empty(count)
     for group in range(count):
-        kept = np.zeros(len(part.performances), dtype=bool)
-        kept[part.asked(side)[groups != group]] = True
-        each[group] = part.quality(ours, side, kept) - part.quality(theirs, side, kept)
+        kept = np.zeros(len(part.labels), dtype=bool)
+        kept[clips[groups != group]] = True
+        each[group] = part.quality(scores, side, kept)
     error = np.sqrt((count - 1) / count * ((each - each.mean()) ** 2).sum())
-    return bool(difference > student.ppf(_SURE, count - 1) * error)  # false too if a class has no clips left: not a number
+    return bool(gain > student.ppf(_SURE, count - 1) * error)  # not if one is no number

@@ -13,6 +13,7 @@ from bench.measured import measure
 from bench.metrics.identification import cumulative_match
 from bench.protocols import SUBJECT
 from bench.records import Record
+from bench.threat import Learning
 
 _SHOWN = ("learning", "seed", "draw", "method")
 _RANKS = (1, 2, 3, 5, 10, 20)
@@ -70,7 +71,8 @@ def _found_among(record: Record) -> str:
 
 def _validation(quality: Mapping[str, float]) -> str:
     told = ", ".join(f"{name} {value:.3f}" for name, value in quality.items())
-    return f", chosen on its own validation part ({told})" if told else ""
+    but = "; raw only if surely above guessing" if Learning.RAW in quality else ""
+    return f", chosen on its own validation part ({told}{but})" if told else ""
 
 
 def _add(tree: Tree, name: str, inventory: Inventory, key: str, shown: set[str]) -> None:

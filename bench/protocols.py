@@ -227,20 +227,27 @@ class Part:
         """Clips of "test" or "validation"."""
         return self.test if side == "test" else self.validation
 
+    def pairs_asked(self, side: str) -> Pairs | None:
+        """Pairs of "test" or "validation"; None but for linkage."""
+        return self.pairs if side == "test" else self.validation_pairs
+
     def quality(self, scores: np.ndarray, side: str, kept: np.ndarray | None = None) -> float:
         """How well scores of "test" or "validation" do: balanced top-1, or for linkage the area under the ROC curve.
 
         Args:
             scores: (n, K) of the clips, or (P,) of the pairs.
             side: Which.
-            kept: (N,) which clips of the store count, and so which pairs of two of these; all by default.
+            kept: (N,) which clips of the store count, and so which pairs of two of these; all by default. Not a number if it
+                leaves no pairs of one kind.
         """
-        pairs = self.pairs if side == "test" else self.validation_pairs
+        pairs = self.pairs_asked(side)
         if pairs:
             mated = pairs.mated
             if kept is not None:
                 both = kept[pairs.clips].all(axis=1)
                 scores, mated = scores[both], mated[both]
+                if mated.all() or not mated.any():
+                    return float("nan")
             return roc_auc(scores[mated], scores[~mated])
         clips = self.asked(side)
         if kept is not None:
@@ -283,8 +290,8 @@ class Part:
 
     def side_digest(self, side: str) -> str:
         """Digest of the clips, or pairs of clips, of "test" or "validation": who is asked."""
-        pairs = self.pairs if side == "test" else self.validation_pairs
-        return _array_digest(pairs.clips if pairs else getattr(self, side))
+        pairs = self.pairs_asked(side)
+        return _array_digest(pairs.clips if pairs else self.asked(side))
 
 
 def _array_digest(array: np.ndarray) -> str:
@@ -370,7 +377,13 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
 
 
 def hold_out(part: Part, share: float = 0.2) -> Part:
-    """The part of one who must test with the clips at hand: tests on its validation clips, validates on some training clips."""
+    """The part of one who must test with the clips at hand: tests on its validation clips, validates on some training clips.
+
+    Raises:
+        ValueError: for linkage, whose pairs would still be those of all.
+    """
+    if part.pairs:
+        raise ValueError("an attacker that links clips cannot learn from its validation clips as well (learns_validation)")
     held = _held_out(part.labels[part.train], part.performances[part.train], share)
     return replace(part, train=part.train[~held], validation=part.train[held], test=part.validation)
 

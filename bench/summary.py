@@ -34,7 +34,8 @@ FLAGS = {
     "undertrained": "the budget ended before the attacker had seen its training clips three times: more may find more",
     "control-failed": "an attacker beats chance where nothing is to be found (null, shuffled labels): the measurement is broken, "
     "or, if it was submitted, that attacker knows what no clip told it, and ranks nothing",
-    "frozen-beats-retrained": "the raw-trained attacker reads more than the one that knows the anonymizer: that did not learn",
+    "frozen-beats-retrained": "the raw-trained attacker reads more than the one that knows the anonymizer: that did not learn, "
+    "or took another of its models for the better one",
     "pass-through": "the released clips are the raw ones, to the last bit: the method did nothing",
     "shared-performances": "tests performances that are in training as well, filmed by another camera: the moment may be matched",
     "nuisance": "no more than the room, the camera and the clip's length give away: it need not be the body that leaks",

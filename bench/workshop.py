@@ -316,7 +316,7 @@ class Workshop:
             part: Who is asked; the protocol's part for the target by default.
         """
         part = part or self.part(attacker.value.target if attacker else ACTION)
-        pairs = part.pairs if side == "test" else part.validation_pairs
+        pairs = part.pairs_asked(side)
         indices = part.asked(side)
         shape = (len(pairs),) if pairs else (len(indices), len(part.classes))
 

@@ -35,7 +35,7 @@ def covers_chance(row) -> bool:
 
 @pytest.fixture(scope="module")
 def utd_mhad(bench_data, tmp_path_factory) -> dict:
-    """Where tests of UTD-MHAD have their results, which share what is trained, and its data."""
+    """Where tests of UTD-MHAD that run in one process have their results, which share what is trained, and its data."""
     if not (bench_data / "UTD-MHAD").is_dir():
         pytest.skip(f"{bench_data} has no UTD-MHAD")
     return {"results": tmp_path_factory.mktemp("utd-mhad"), "environment": {"BENCH_DATA": str(bench_data)}}

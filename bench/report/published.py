@@ -7,6 +7,7 @@
 Other files in the folder are left as they are: data sets may be published one at a time, from different results folders.
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -16,11 +17,12 @@ from rich.console import Console
 
 from bench.files import atomic_file, file_name
 from bench.leaderboard import Board
-from bench.report.board import print_boards, write_board_csv, write_board_json
+from bench.report.board import READ, print_boards, write_board_csv, write_board_json
 from bench.report.pareto import pareto_figure, save_figure
 from bench.report.table import print_tables, write_csv
 
 _WIDE = 10_000  # characters: lines are not folded
+_ABOUT = ("dataset", "protocol", "preset", "version")
 _SHORT = ("method", "ignorant", "worst leakage [95 %]", "worst attacker", "use [95 %]", "within", "rank", "privacy rank", "flags")
 
 
@@ -46,11 +48,17 @@ def write_published(boards: Sequence[Board], folder: Path) -> list[Path]:
 
 def _overview(folder: Path) -> Path:
     """Writes what the `-board.csv` of the folder say, a section a board, as a page."""
-    lines = ["# Boards", "", "Made by `bench leaderboard --publish`, from the `-board.csv` beside it."]
+    lines = ["# Boards", "", "Made by `bench leaderboard --publish`, from the `-board.csv` beside it. " + READ]
     for path in sorted(folder.glob("*-board.csv")):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        first = table.iloc[0]
-        lines += ["", f"## {first['dataset']} (protocol {first['protocol']}, preset {first['preset']})", ""]
+        if table.empty or not {*_ABOUT, *_SHORT} <= {*table}:
+            continue  # no board, or none of this version
+        about = table.iloc[0]
+        lines += [
+            "",
+            f"## {about['dataset']} (protocol {about['protocol']}, preset {about['preset']}, version {about['version']})",
+            "",
+        ]
         lines += [_line(_SHORT), _line("---" for _ in _SHORT)]
         lines += [_line(row) for row in table.loc[:, list(_SHORT)].itertuples(index=False)]
     with atomic_file(folder / "boards.md") as temporary:
@@ -59,7 +67,8 @@ def _overview(folder: Path) -> Path:
 
 
 def _line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+    """A row of a Markdown table, whose cells are text and nothing else."""
+    return "| " + " | ".join(re.sub(r"([\\|`*_<]|\](?=\())", r"\\\1", " ".join(cell.split())) for cell in cells) + " |"
 
 
 def _with(path: Path, ending: str) -> Path:

@@ -409,8 +409,9 @@ def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
     (tmp_path / "older.csv").write_text("kept")
     other = "rank,method,use [95 %],worst leakage [95 %],worst attacker,within,privacy rank,ignorant,flags"
     (tmp_path / "zoo-board.csv").write_text(
-        f"dataset,protocol,preset,{other}\nzoo,p/1,quick,1,a|b,-,0.5,lda,-,2-3,0.4,nuisance\n"
+        f"dataset,protocol,preset,version,{other}\nzoo,p/1,quick,v9,1,a|b_c\\,-,0.5,lda,-,2-3,0.4,nuisance\n"
     )
+    (tmp_path / "empty-board.csv").write_text("method\n")
     kept = {}
     for _ in range(2):
         assert bench("leaderboard", "--publish", str(tmp_path), results=measured).exit_code == 0
@@ -419,7 +420,7 @@ def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
         kept = made
     name = "synthetic_people=4_motions=3_cameras=1"
     boards = {f"{name}-board.csv", f"{name}-board.txt", f"{name}-board.json"}
-    others = {"older.csv", "zoo-board.csv"}
+    others = {"older.csv", "zoo-board.csv", "empty-board.csv"}
     assert made.keys() == {*others, f"{name}.csv", f"{name}.txt", f"{name}.png", *boards, "boards.md"}
     assert made["older.csv"] == b"kept"
     assert made[f"{name}.txt"].decode() == bench("table", "--csv", str(tmp_path / "a.csv"), results=measured).stdout
@@ -430,11 +431,11 @@ def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
     assert made[f"{name}-board.csv"] == (tmp_path / "b.csv").read_bytes()
     assert made[f"{name}-board.json"] == (tmp_path / "b.json").read_bytes()
     mine, zoo = made["boards.md"].decode().split("\n## ")[1:]
-    assert mine.startswith("synthetic:people=4,motions=3,cameras=1 (protocol xrep/1, preset quick)")
+    assert mine.startswith("synthetic:people=4,motions=3,cameras=1 (protocol xrep/1, preset quick, version ")
     with (tmp_path / "b.csv").open() as file:
         lines = {f"| {line['method']} | {line['ignorant']} | {line['worst leakage [95 %]']} |" for line in csv.DictReader(file)}
     assert {line for line in lines if line in mine} == lines
-    assert "| a\\|b | 0.4 | 0.5 | lda | - | - | 1 | 2-3 | nuisance |" in zoo
+    assert r"| a\|b\_c\\ | 0.4 | 0.5 | lda | - | - | 1 | 2-3 | nuisance |" in zoo
 
 
 def test_tables_of_one_data_set_do_not_overwrite_each_other(measured, tmp_path):
