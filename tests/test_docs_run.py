@@ -104,7 +104,7 @@ NOT_RUN = {
     "pip install -c constraints.txt -e '.[ray]'": "needs a network; the extra `test` holds the same package",
     "apt install bubblewrap": "needs a network and the rights of an administrator",
     "pytest": CI,
-    "pytest -m slow": CI,
+    "pytest -m slow --dist worksteal": CI,
     "ruff check .": CI,
     "ruff format --check .": CI,
     "bench validate --quick": "minutes; tests/bench/test_validation.py runs it",
