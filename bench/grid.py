@@ -42,6 +42,7 @@ class TradeOff:
         family: Equal for anonymizers that differ in their strength only.
         strength: That strength; not a number for one without.
         withheld: Flags for which it has no rank.
+        panel: The leakages of which this is the largest, it first; () if there is no other.
     """
 
     anonymizer: str
@@ -51,6 +52,11 @@ class TradeOff:
     family: str
     strength: float
     withheld: tuple[str, ...] = ()
+    panel: tuple[Estimate, ...] = ()
+
+    def leakage_at(self, level: float) -> Estimate:
+        """The leakage with an interval that holds the truth so often."""
+        return largest_of(self.panel or [self.leakage], 0, level)
 
 
 def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
@@ -75,8 +81,9 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
             withheld = _withheld(name, worst, panel, measured)
-            leakage = largest_of([m.normalised for m in judged], judged.index(worst))
-            points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld))
+            leakages = tuple(m.normalised for m in (worst, *(m for m in judged if m is not worst)))
+            leakage = largest_of(leakages, 0)
+            points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld, leakages))
     return points
 
 

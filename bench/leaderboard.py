@@ -25,6 +25,7 @@ from bench.summary import CONTROLS, FLAGS, submitted
 from bench.threat import RANKING
 from bench.verdicts import Reproduction
 
+_UNSURE = 0.05  # chance that any true order is contradicted
 RANKED, FLAGGED, UNRANKED = "ranked", "listed with flags", "no place"
 
 
@@ -203,18 +204,31 @@ def _place(row: Row) -> tuple:
 
 
 def budget_ranks(grid: Grid) -> Mapping[str, tuple[int, int]]:
-    """Best and worst rank of each ranked method by the mean over the budgets of the use that it leaves within each."""
+    """Best and worst rank of each ranked method by the mean over the budgets of the use that it leaves within each.
+
+    That mean jumps where a leakage crosses a budget. So a method is also behind another if that follows from intervals for all
+    leakages and all uses together (Bonferroni): its mean is then below that of the other, wherever within them the truth lies.
+    """
     points = grid.useful
     if not points:
         return {}
     shortest = min(min(len(p.utility.draws), len(p.leakage.draws)) for p in points)
-    scores = []
+    together = 1 - _UNSURE / 2 / (2 * len(points))
+    scores, ranges = [], []
     for point in points:
         utility, leakage = (np.r_[e.value, e.draws[:shortest]] for e in (point.utility, point.leakage))
-        # Resamples without pairs leak nothing that is known: they count as not within.
-        score = np.mean([np.where(leakage <= budget, np.maximum(utility, 0.0), 0.0) for budget in BUDGETS], axis=0)
+        score = _within_budgets(utility, leakage)
         scores.append(estimate(float(score[0]), score[1:], point.utility.sample))
-    return {point.anonymizer: rank for point, rank in zip(points, rank_groups(scores), strict=True)}
+        use, leaks = point.utility.at(together), point.leakage_at(together)
+        known = np.isfinite([use.low, leaks.low]).all()
+        ends = _within_budgets(np.array([use.low, use.high]), np.array([leaks.high, leaks.low]))
+        ranges.append(tuple(ends) if known else (np.nan, np.nan))
+    return {point.anonymizer: rank for point, rank in zip(points, rank_groups(scores, _UNSURE, ranges), strict=True)}
+
+
+def _within_budgets(utility: np.ndarray, leakage: np.ndarray) -> np.ndarray:
+    """Mean over the budgets of the use that is left within each; a leakage that is not known is within none."""
+    return np.mean([np.where(leakage <= budget, np.maximum(utility, 0.0), 0.0) for budget in BUDGETS], axis=0)
 
 
 def boards(measured: Sequence[Measured], audited: Mapping[str, Reproduction] = MappingProxyType({})) -> list[Board]:

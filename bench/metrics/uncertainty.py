@@ -118,6 +118,10 @@ class Estimate:
         bounds = 1 - self.bounds[1], 1 - self.bounds[0]
         return Estimate(1 - self.value, 1 - self.high, 1 - self.low, 1 - self.draws, self.sample, bounds)
 
+    def at(self, level: float) -> "Estimate":
+        """The same value with an interval that holds the truth so often."""
+        return estimate(self.value, self.draws, self.sample, level, self.bounds)
+
 
 def estimate(
     value: float, draws: np.ndarray, sample: Sample, level: float = LEVEL, bounds: tuple[float, float] = UNBOUNDED
@@ -174,7 +178,7 @@ def jackknifed(values: np.ndarray, level: float = LEVEL, bounds: tuple[float, fl
     return Estimate(whole, max(bounds[0], whole - reach), min(bounds[1], whole + reach), draws, sample, bounds)
 
 
-def largest_of(estimates: Sequence[Estimate], place: int) -> Estimate:
+def largest_of(estimates: Sequence[Estimate], place: int, level: float = LEVEL) -> Estimate:
     """The estimate at `place`, which was chosen because it is the largest, with an interval for the largest of several.
 
     It did best here, and so better than it would elsewhere: its own interval lies too high. The lower end is therefore the
@@ -183,10 +187,11 @@ def largest_of(estimates: Sequence[Estimate], place: int) -> Estimate:
     Args:
         estimates: All among which it was chosen, in one unit.
         place: Index of the chosen one.
+        level: How often the interval is to hold the truth.
     """
-    level = 1 - (1 - LEVEL) / len(estimates)
-    together = [estimate(one.value, one.draws, one.sample, level, one.bounds) for one in estimates]
-    ends = [(strict.low, one.high) for strict, one in zip(together, estimates, strict=True) if np.isfinite(strict.low)]
+    apart = estimates if level == LEVEL else [one.at(level) for one in estimates]
+    together = [one.at(1 - (1 - level) / len(estimates)) for one in estimates]
+    ends = [(strict.low, one.high) for strict, one in zip(together, apart, strict=True) if np.isfinite(strict.low)]
     low, high = map(max, zip(*ends, strict=True)) if ends else (np.nan, np.nan)
     return replace(estimates[place], low=low, high=high)
 
