@@ -42,7 +42,8 @@ class TradeOff:
         family: Equal for anonymizers that differ in their strength only.
         strength: That strength; not a number for one without.
         withheld: Flags for which it has no rank.
-        panel: The leakages of which this is the largest, it first; () if there is no other.
+        panel: The leakages of which this is the largest, it first, below 0 where less than chance is read; () if there is no
+            other.
     """
 
     anonymizer: str
@@ -54,9 +55,10 @@ class TradeOff:
     withheld: tuple[str, ...] = ()
     panel: tuple[Estimate, ...] = ()
 
-    def leakage_at(self, level: float) -> Estimate:
-        """The leakage with an interval that holds the truth so often."""
-        return largest_of(self.panel or [self.leakage], 0, level)
+    def leakage_at(self, level: float) -> tuple[float, float]:
+        """Ends of an interval that holds the leakage so often; not numbers if there are too few people for one."""
+        found = largest_of(self.panel or [self.leakage], 0, level)
+        return max(0.0, found.low), max(0.0, found.high)
 
 
 def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
@@ -81,8 +83,8 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
             withheld = _withheld(name, worst, panel, measured)
-            leakages = tuple(m.normalised for m in (worst, *(m for m in judged if m is not worst)))
-            leakage = largest_of(leakages, 0)
+            leakage = largest_of([m.normalised for m in judged], judged.index(worst))
+            leakages = tuple(m.unclipped for m in (worst, *(m for m in judged if m is not worst)))
             points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld, leakages))
     return points
 

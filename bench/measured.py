@@ -167,6 +167,19 @@ class Measured:
         values = [float(normalised_leakage(v, chance)) for v in (self.leakage.value, self.leakage.low, self.leakage.high)]
         return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)), self.leakage.sample, SHARE)
 
+    @cached_property
+    def unclipped(self) -> Estimate:
+        """As `normalised`, but below 0 where less than chance is read: resamples that are cut off at 0 vary too little for
+        intervals of other levels.
+        """
+        chance = self.first["chance"]
+        if self.of_two and self.leakage.high < chance:
+            return replace(self, leakage=self.leakage.turned).unclipped
+        value, low, high, draws = (
+            (v - chance) / (1 - chance) for v in (self.leakage.value, self.leakage.low, self.leakage.high, self.leakage.draws)
+        )
+        return Estimate(value, low, high, draws, self.leakage.sample, (-chance / (1 - chance), 1.0))
+
     def row(self) -> dict[str, Any]:
         """The row in the common format; a number that is not known is absent."""
         data = self.first

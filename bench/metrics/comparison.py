@@ -73,32 +73,30 @@ def holm(p_values: Sequence[float]) -> np.ndarray:
     return np.minimum(corrected, 1.0)
 
 
-def rank_groups(
-    values: Sequence[Estimate], level: float = 0.05, ranges: Sequence[tuple[float, float]] = ()
-) -> list[tuple[int, int]]:
+def rank_groups(values: Sequence[Estimate], level: float = 0.05) -> list[tuple[int, int]]:
     """For each value, the best and the worst rank, from 1, that it may have among all: larger is better.
 
     A value is ranked behind another only if their difference is sure at `level` after Holm's correction for all pairs: so the
-    chance that any true order is contradicted is at most `level`. Resamples are too few to be sure of many pairs of values
-    that move in steps, since none of them in 2000 says no more than 1 in 2000; for such there are `ranges`.
-
-    Args:
-        values: What is ranked.
-        level: Chance of any false claim.
-        ranges: Lower and upper end for each value, all of which hold the truth together in 1 - level / 2 of the cases. A value
-            whose range lies below another's is behind it; differences then have the other half of `level`. A range with an end
-            that is not a number tells nothing.
+    chance that any true order is contradicted is at most `level`.
     """
     pairs = [(i, j) for i in range(len(values)) for j in range(i)]
-    if not pairs:
-        return [(1, 1)] * len(values)
     found = [difference(values[i], values[j]) for i, j in pairs]
-    sure = holm([one.p_value for one in found]) < (level / 2 if ranges else level)
+    sure = holm([one.p_value for one in found]) < level
     ahead = np.zeros((len(values), len(values)), dtype=bool)
     for (i, j), one, certain in zip(pairs, found, sure, strict=True):
         first, second = (i, j) if one.estimate.value > 0 else (j, i)
         ahead[first, second] = certain
-    if ranges:
-        low, high = np.array(ranges).T
-        ahead |= low[:, None] > high
-    return [(int(b) + 1, len(values) - int(w)) for b, w in zip(ahead.sum(axis=0), ahead.sum(axis=1), strict=True)]
+    return _ranks(ahead)
+
+
+def rank_ranges(low: np.ndarray, high: np.ndarray) -> list[tuple[int, int]]:
+    """As `rank_groups`, of values (n,) that all lie between their ends together: behind another is what lies wholly below it.
+
+    An end that is not a number tells nothing.
+    """
+    return _ranks(low[:, None] > high)
+
+
+def _ranks(ahead: np.ndarray) -> list[tuple[int, int]]:
+    """Best and worst rank of each of n, of whom `ahead` (n, n) says who is surely ahead (row) of whom (column)."""
+    return [(int(b) + 1, len(ahead) - int(w)) for b, w in zip(ahead.sum(axis=0), ahead.sum(axis=1), strict=True)]
