@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
-from scipy.stats import t as student
 
+from bench.metrics.uncertainty import jackknifed
 from bench.protocols import SUBJECT, Part
 from bench.threat import Learning
 
-_SURE = 0.95  # one-sided
+_LEVEL = 0.90  # of an interval, so that its lower end alone is sure to 95 %
 _GROUPS = 50  # at most: what is left out at a time, so that many clips do not take long
 
 
@@ -38,7 +38,7 @@ def beats_guessing(part: Part, side: str, scores: np.ndarray) -> bool:
 
     Its standard error is that of the delete-a-group jackknife (Kott, Journal of Official Statistics 17(4), 2001), too wide rather
     than too narrow where a class has two or three performances. Clips that are right or wrong together are left out together: of
-    one performance where people are known, of one person otherwise. Of two groups nothing is sure, nor where one of them makes
+    one performance where people are known, of one person otherwise. Of three groups nothing is sure, nor where one of them makes
     up all pairs of a kind.
     """
     clips = part.asked(side)
@@ -46,13 +46,12 @@ def beats_guessing(part: Part, side: str, scores: np.ndarray) -> bool:
     groups = np.unique(apart, return_inverse=True)[1] % _GROUPS
     count = int(groups.max()) + 1
     guess = 0.5 if part.pairs_asked(side) else 1 / len(np.unique(part.labels[clips]))
-    gain = part.quality(scores, side) - guess
-    if count < 3 or gain <= 0:
+    found = np.empty(1 + count)
+    found[0] = part.quality(scores, side)
+    if count < 2 or found[0] <= guess:
         return False
-    each = np.empty(count)
     for group in range(count):
         kept = np.zeros(len(part.labels), dtype=bool)
         kept[clips[groups != group]] = True
-        each[group] = part.quality(scores, side, kept)
-    error = np.sqrt((count - 1) / count * ((each - each.mean()) ** 2).sum())
-    return bool(gain > student.ppf(_SURE, count - 1) * error)  # not if one is no number
+        found[1 + group] = part.quality(scores, side, kept)
+    return bool(jackknifed(found, _LEVEL).low > guess)  # no number if one of them is none

@@ -41,9 +41,8 @@ class TradeOff:
         attacker: That attacker.
         family: Equal for anonymizers that differ in their strength only.
         strength: That strength; not a number for one without.
+        panel: The leakages of which this is the largest, below 0 where less than chance is read.
         withheld: Flags for which it has no rank.
-        panel: The leakages of which this is the largest, it first, below 0 where less than chance is read; () if there is no
-            other.
     """
 
     anonymizer: str
@@ -52,13 +51,13 @@ class TradeOff:
     attacker: str
     family: str
     strength: float
+    panel: tuple[Estimate, ...]
     withheld: tuple[str, ...] = ()
-    panel: tuple[Estimate, ...] = ()
 
     def leakage_at(self, level: float) -> tuple[float, float]:
         """Ends of an interval that holds the leakage so often; not numbers if there are too few people for one."""
-        found = largest_of(self.panel or [self.leakage], 0, level)
-        return max(0.0, found.low), max(0.0, found.high)
+        found = largest_of(self.panel, 0, level)
+        return float(np.maximum(0.0, found.low)), float(np.maximum(0.0, found.high))
 
 
 def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
@@ -84,8 +83,8 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             attacker = worst.first["names"]["attacker"]
             withheld = _withheld(name, worst, panel, measured)
             leakage = largest_of([m.normalised for m in judged], judged.index(worst))
-            leakages = tuple(m.unclipped for m in (worst, *(m for m in judged if m is not worst)))
-            points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], withheld, leakages))
+            heard = tuple(m.unclipped for m in judged)
+            points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], heard, withheld))
     return points
 
 

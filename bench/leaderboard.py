@@ -19,13 +19,12 @@ from bench.files import UserError
 from bench.grid import BUDGETS, Grid, TradeOff
 from bench.measured import Group, Measured
 from bench.metrics.comparison import rank_ranges
-from bench.metrics.uncertainty import EQUAL, Estimate
+from bench.metrics.uncertainty import EQUAL, LEVEL, Estimate
 from bench.records import Record
 from bench.summary import CONTROLS, FLAGS, submitted
 from bench.threat import RANKING
 from bench.verdicts import Reproduction
 
-_UNSURE = 0.05  # chance that any true order is contradicted
 RANKED, FLAGGED, UNRANKED = "ranked", "listed with flags", "no place"
 
 
@@ -215,7 +214,7 @@ def budget_ranks(grid: Grid) -> Mapping[str, tuple[int, int]]:
     points = grid.useful
     if not points:
         return {}
-    together = 1 - _UNSURE / (2 * len(points))
+    together = 1 - (1 - LEVEL) / (2 * len(points))
     use = np.array([(e.low, e.high) for e in (point.utility.at(together) for point in points)])
     leakage = np.array([point.leakage_at(together) for point in points])
     known = np.isfinite(use).all(axis=1) & np.isfinite(leakage).all(axis=1)

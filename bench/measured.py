@@ -159,26 +159,25 @@ class Measured:
         return Group(data["dataset"], data["data"], data["protocol"]["name"], data["preset"]["name"], version)
 
     @cached_property
+    def _turned(self) -> Estimate:
+        """Leakage; of two things, reliably wrong leaks as well and is turned round."""
+        return self.leakage.turned if self.of_two and self.leakage.high < self.first["chance"] else self.leakage
+
+    @cached_property
     def normalised(self) -> Estimate:
         """Chance-normalised leakage."""
-        chance = self.first["chance"]
-        if self.of_two and self.leakage.high < chance:  # reliably wrong leaks as well: it is turned round
-            return replace(self, leakage=self.leakage.turned).normalised
-        values = [float(normalised_leakage(v, chance)) for v in (self.leakage.value, self.leakage.low, self.leakage.high)]
-        return Estimate(*values, np.asarray(normalised_leakage(self.leakage.draws, chance)), self.leakage.sample, SHARE)
+        found, chance = self._turned, self.first["chance"]
+        values = [float(normalised_leakage(v, chance)) for v in (found.value, found.low, found.high)]
+        return Estimate(*values, np.asarray(normalised_leakage(found.draws, chance)), found.sample, SHARE)
 
     @cached_property
     def unclipped(self) -> Estimate:
         """As `normalised`, but below 0 where less than chance is read: resamples that are cut off at 0 vary too little for
         intervals of other levels.
         """
-        chance = self.first["chance"]
-        if self.of_two and self.leakage.high < chance:
-            return replace(self, leakage=self.leakage.turned).unclipped
-        value, low, high, draws = (
-            (v - chance) / (1 - chance) for v in (self.leakage.value, self.leakage.low, self.leakage.high, self.leakage.draws)
-        )
-        return Estimate(value, low, high, draws, self.leakage.sample, (-chance / (1 - chance), 1.0))
+        found, chance = self._turned, self.first["chance"]
+        value, low, high, draws = ((v - chance) / (1 - chance) for v in (found.value, found.low, found.high, found.draws))
+        return Estimate(value, low, high, draws, found.sample, (-chance / (1 - chance), 1.0))
 
     def row(self) -> dict[str, Any]:
         """The row in the common format; a number that is not known is absent."""

@@ -20,7 +20,7 @@ from bench.summary import measure_all
 from bench.verdicts import reproductions
 
 SCHEMA = 1
-READ = (
+LEGEND = (
     "Rank: by the mean over the budgets (0.05, 0.10, 0.20, 0.40) of the use left within each; a method is behind another only if "
     "that is sure (95 %, for all methods together). Leakage: of the worst semi-informed attacker, chance 0, all right 1. "
     "Within: budgets that it stays within; with ?, as measured but not surely. Use: retention of a classifier that learns from "
@@ -90,7 +90,7 @@ def print_boards(found: Sequence[Board], console: Console) -> None:
         console.print(table)
         if (volume := board.grid.hypervolume) is not None:
             _say(console, f"Hypervolume {volume.value:.2f} [{volume.low:.2f}, {volume.high:.2f}].")
-    _say(console, READ)
+    _say(console, LEGEND)
 
 
 def _say(console: Console, text: str) -> None:

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from bench.files import atomic_file, file_name
 from bench.leaderboard import Board
-from bench.report.board import READ, print_boards, write_board_csv, write_board_json
+from bench.report.board import LEGEND, print_boards, write_board_csv, write_board_json
 from bench.report.pareto import pareto_figure, save_figure
 from bench.report.table import print_tables, write_csv
 
@@ -48,7 +48,7 @@ def write_published(boards: Sequence[Board], folder: Path) -> list[Path]:
 
 def _overview(folder: Path) -> Path:
     """Writes what the `-board.csv` of the folder say, a section a board, as a page."""
-    lines = ["# Boards", "", "Made by `bench leaderboard --publish`, from the `-board.csv` beside it. " + READ]
+    lines = ["# Boards", "", "Made by `bench leaderboard --publish`, from the `-board.csv` beside it. " + LEGEND]
     for path in sorted(folder.glob("*-board.csv")):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         if table.empty or not {*_ABOUT, *_SHORT} <= {*table}:

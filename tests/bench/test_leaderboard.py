@@ -37,7 +37,8 @@ def around(value, spread=0.01, seed=0):
 
 
 def point(name, use, leakage, withheld=(), spread=0.01):
-    return TradeOff(name, around(use, seed=1), around(leakage, spread, seed=2), "attacker", name, float("nan"), withheld)
+    leak = around(leakage, spread, seed=2)
+    return TradeOff(name, around(use, seed=1), leak, "attacker", name, float("nan"), (leak,), withheld)
 
 
 def grid(*points):
@@ -71,7 +72,7 @@ def measured_anew(rng, groups, persons=12):
     for count, leakage, attackers in groups:
         for _ in range(count):
             panel = tuple(sorted((of(leakage) for _ in range(attackers)), key=lambda one: -one.value))
-            found.append(TradeOff(f"{len(found)}", of(0.9), largest_of(panel, 0), "x", "x", float("nan"), (), panel))
+            found.append(TradeOff(f"{len(found)}", of(0.9), largest_of(panel, 0), "x", "x", float("nan"), panel))
     return found
 
 
@@ -91,6 +92,14 @@ def test_equal_methods_seldom_have_an_order(groups):
         points = measured_anew(np.random.default_rng(seed), groups)
         wrong += any(rank != (1, len(points)) for rank in budget_ranks(grid(*points)).values())
     assert wrong <= 4
+
+
+def test_too_few_people_say_nothing():
+    """Of three people there is no interval: not one from 0 to 0."""
+    few = [dataclasses.replace(around(value), sample=Sample((3,))) for value in (0.02, 0.9)]
+    unknown = dataclasses.replace(point("few", 0.9, 0.02), panel=tuple(few))
+    assert np.isnan(unknown.leakage_at(0.99)).all()
+    assert budget_ranks(grid(unknown, point("bad", 1.0, 0.9))) == {"few": (1, 2), "bad": (1, 2)}
 
 
 def test_methods_that_are_within_no_budget_share_a_place():

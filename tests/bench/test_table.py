@@ -35,8 +35,8 @@ def test_a_table_is_never_cut_whatever_the_terminal(width, flags_shown):
 
 
 def point(anonymizer, family, strength, utility, leakage):
-    estimates = (Estimate(value, value, value, np.array([value])) for value in (utility, leakage))
-    return TradeOff(anonymizer, *estimates, "attacker", family, strength)
+    use, leak = (Estimate(value, value, value, np.array([value])) for value in (utility, leakage))
+    return TradeOff(anonymizer, use, leak, "attacker", family, strength, (leak,))
 
 
 def test_strengths_of_one_method_are_joined_in_their_order():
@@ -57,7 +57,8 @@ def test_ranks_say_only_what_is_sure():
 
     def leaks(name, value):
         draws = value + 0.03 * rng.normal(size=500)
-        return TradeOff(name, *[Estimate(value, value - 0.06, value + 0.06, draws, Sample((40,)))] * 2, "x", name, math.nan)
+        found = Estimate(value, value - 0.06, value + 0.06, draws, Sample((40,)))
+        return TradeOff(name, found, found, "x", name, math.nan, (found,))
 
     points = [leaks("a", 0.8), leaks("b", 0.1), leaks("c", 0.81)]
     points[2] = dataclasses.replace(
@@ -75,8 +76,8 @@ def test_ranks_say_only_what_is_sure():
 
 def drawn(name, utility, leakage, spread=0.0):
     rng = np.random.default_rng(len(name))
-    estimates = [Estimate(v, v, v, v + spread * rng.normal(size=400), Sample((40,))) for v in (utility, leakage)]
-    return TradeOff(name, *estimates, "x", name, math.nan)
+    use, leak = [Estimate(v, v, v, v + spread * rng.normal(size=400), Sample((40,))) for v in (utility, leakage)]
+    return TradeOff(name, use, leak, "x", name, math.nan, (leak,))
 
 
 def test_a_grid_of_known_points():
