@@ -3,13 +3,12 @@
 Two switches are read from the environment, so that workers started in whatever way have them too:
 
     BENCH_COMPILE=BACKEND   trainings of classifiers and verifiers run through `torch.compile` with this backend: "inductor"
-                            makes kernels, "eager" only traces. Off by default: on a GPU it has not been measured, and on a
+                            makes kernels, "eager" only traces. Off by default: on a GPU it has not been timed, and on a
                             CPU an SGN trained 1.15 times as fast, while a Shift-GCN took longer to compile than to train.
     BENCH_PROCESSES=N       each training of a classifier or verifier is dealt out to N processes, on a GPU each
                             (`bench.distributed`).
 
-Nothing here has been run on a GPU yet: the settings for CUDA are tested for being made, and their effect is that which torch
-documents.
+`tests/test_gpu.py` runs all of it but several processes on GPUs of their own.
 """
 
 import os
@@ -78,7 +77,8 @@ def processes() -> int:
 def make_deterministic(device: torch.device) -> None:
     """Has a GPU sum in one order, so that the same work gives the same bits on the same kind of it; a CPU does so anyway.
 
-    An operation without a deterministic version warns and goes on. Acts on this process alone, and before it first uses the GPU.
+    An operation without a deterministic version warns and goes on. What a budget calls float32 is that in convolutions too, for
+    which cuDNN would otherwise keep ten bits of each factor (TF32). Acts on this process alone, and before it first uses the GPU.
     """
     if device.type != "cuda":
         return
@@ -86,6 +86,7 @@ def make_deterministic(device: torch.device) -> None:
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.utils.deterministic.fill_uninitialized_memory = False  # nothing here reads what it did not write
     torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.allow_tf32 = False
 
 
 class Pieces:

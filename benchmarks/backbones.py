@@ -3,9 +3,11 @@
 The equivalent share is 2 * G * clips/s, three times that in training, over the float32 peak of the same process, where G is
 the number of multiply-accumulates of one clip and the peak is the best of square products of 1024, 2048 and 4096. For the
 published networks G is that of their definition: ours may reach the same numbers with fewer. Products and runs are interleaved
-and the medians taken, because speed drifts. Peak memory is that of a process of its own.
+and the medians taken, because speed drifts. Peak memory is that of a process of its own; on a GPU, of torch there.
 
     python -m benchmarks.backbones --backbone shift-gcn --shape 16,3,64,25,1 --threads 2
+
+    python -m benchmarks.backbones --device cuda --shape 64,3,64,25,1
 
 Another implementation, a function without arguments that returns a module for the same clips, runs in alternation with ours:
 
@@ -54,11 +56,13 @@ def _runs(
 ) -> dict[str, Callable[[], None]]:
     """Functions that train on one batch, and that predict one; compiled if a backend is named."""
     clips, labels = torch.randn(shape), torch.randint(_CLASSES, shape[:1])
-    trained, evaluated = make().train(), make().eval()
+    with torch.device("cpu"):  # where a network is made by numpy as well
+        trained, evaluated = make().train(), make().eval()
+    trained, evaluated = trained.to(clips.device), evaluated.to(clips.device)
     learn, read = (torch.compile(model, backend=backend) if backend else model for model in (trained, evaluated))
     groups = trained.parameter_groups(1e-4) if hasattr(trained, "parameter_groups") else trained.parameters()
     optimiser = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
-    mixed = torch.autocast("cpu", dtype, enabled=dtype != torch.float32)
+    mixed = torch.autocast(clips.device.type, dtype, enabled=dtype != torch.float32)
 
     def train() -> None:
         optimiser.zero_grad()
@@ -74,18 +78,32 @@ def _runs(
     return {"training": train, "inference": predict}
 
 
-def _seconds(run: Callable[[], None]) -> float:
+def _seconds(run: Callable[[], object]) -> float:
+    """Time of a run until its device has done it."""
+    wait = torch.cuda.synchronize if torch.get_default_device().type == "cuda" else lambda: None
+    wait()
     start = time.perf_counter()
     run()
+    wait()
     return time.perf_counter() - start
 
 
-def _peak_memory(threads: int, backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype, kind: str) -> float:
-    """Largest resident size, in MB, of a process that did three runs of this kind and nothing else."""
+def _use(device: str, threads: int) -> None:
+    """Has this process make its tensors and networks on a device."""
     torch.set_num_threads(threads)
+    torch.set_default_device(device)
+
+
+def _peak_memory(
+    device: str, threads: int, backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype, kind: str
+) -> float:
+    """Most memory, in MB, of a process that did three runs of this kind and nothing else: resident, or of torch on a GPU."""
+    _use(device, threads)
     run = _runs(partial(_model, backbone, shape, width), shape, dtype)[kind]
     for _ in range(3):
         run()
+    if torch.get_default_device().type == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -94,14 +112,20 @@ def _flops(backbone: str, shape: tuple[int, ...], width: float) -> tuple[float, 
     _, channels, frames, joints, bodies = shape
     if backbone in _DEFINED and (channels, joints, width) == (3, 25, 1.0):
         return 2 * _DEFINED[backbone] * frames / 64 * bodies, "of the definition"
-    model = _model(backbone, shape, width).eval()
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.randn(shape))
+    with torch.device("cpu"), FlopCounterMode(display=False) as counter, torch.no_grad():
+        _model(backbone, shape, width).eval()(torch.randn(shape))
     return counter.get_total_flops() / shape[0], "counted"
 
 
 def measure(
-    backbone: str, shape: tuple[int, ...], width: float, threads: int, rounds: int, against: str | None, backend: str | None
+    backbone: str,
+    shape: tuple[int, ...],
+    width: float,
+    device: str,
+    threads: int,
+    rounds: int,
+    against: str | None,
+    backend: str | None,
 ) -> list[dict]:
     """One row for each of training and inference in float32 and bfloat16.
 
@@ -109,17 +133,18 @@ def measure(
         backbone: Registered name.
         shape: (N, C, T, V, M).
         width: Factor on the channels.
-        threads: Threads of one operation.
+        device: "cpu", "cuda" or "cuda:N".
+        threads: Threads of one operation on a CPU.
         rounds: How often everything is timed.
         against: "module:factory" of another implementation.
         backend: Of `torch.compile`, to measure ours compiled as well.
     """
-    torch.set_num_threads(threads)
     kinds = [(kind, dtype) for dtype in (torch.float32, torch.bfloat16) for kind in ("training", "inference")]
     memory = {}
     for kind, dtype in kinds:  # first, because a process starts with the peak of the one that it was forked from
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            memory[kind, dtype] = pool.submit(_peak_memory, threads, backbone, shape, width, dtype, kind).result()
+            memory[kind, dtype] = pool.submit(_peak_memory, device, threads, backbone, shape, width, dtype, kind).result()
+    _use(device, threads)
     flops, source = _flops(backbone, shape, width)
     ours = partial(_model, backbone, shape, width)
     makers = {"ours": partial(_runs, ours, shape)}
@@ -170,6 +195,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="shift-gcn")
     parser.add_argument("--shape", default="16,3,64,25,1", help="N,C,T,V,M; or N,T,V,M with 3 coordinates")
     parser.add_argument("--width", type=float, default=1.0)
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--against", metavar="MODULE:FACTORY", help="another implementation, run in alternation with ours")
@@ -179,9 +205,10 @@ def main() -> None:
     shape = (shape[0], 3, *shape[1:]) if len(shape) == 4 else shape
     if len(shape) != 5 or shape[3] not in {get_layout(name).num_joints for name in layout_names()}:
         parser.error(f"--shape: expected N,C,T,V,M with the V of a layout ({', '.join(layout_names())}), got {args.shape}")
-    rows = measure(args.backbone, shape, args.width, args.threads, args.rounds, args.against, args.compile)
+    rows = measure(args.backbone, shape, args.width, args.device, args.threads, args.rounds, args.against, args.compile)
     peak, source = rows[0]["peak"] / 1e9, rows[0]["flops"]
-    print(f"{args.backbone}, width {args.width:g}, clips {shape}, {args.threads} threads; peak {peak:.0f} GFLOP/s; G {source}")
+    where = f"{args.threads} threads" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
+    print(f"{args.backbone}, width {args.width:g}, clips {shape}, {where}; peak {peak:.0f} GFLOP/s; G {source}")
     for row in rows:
         print(
             f"{row['run']:>10} {row['dtype']:>9}: {row['clips_per_s']:8.1f} clips/s, equivalent share {row['share']:4.0%}, "

@@ -338,6 +338,7 @@ def test_pieces_become_smaller_and_stay_so():
 def test_a_gpu_is_asked_for_deterministic_sums_and_a_cpu_left_as_it_is(monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    short = torch.backends.cudnn.allow_tf32
     try:
         make_deterministic(torch.device("cpu"))
         assert (torch.are_deterministic_algorithms_enabled(), os.environ.get("CUBLAS_WORKSPACE_CONFIG")) == (
@@ -348,6 +349,8 @@ def test_a_gpu_is_asked_for_deterministic_sums_and_a_cpu_left_as_it_is(monkeypat
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+        assert not torch.backends.cudnn.allow_tf32
     finally:
         torch.use_deterministic_algorithms(before[0])
         torch.utils.deterministic.fill_uninitialized_memory = before[1]
+        torch.backends.cudnn.allow_tf32 = short
