@@ -19,12 +19,16 @@ from bench.files import UserError
 from bench.grid import BUDGETS, Grid, TradeOff
 from bench.measured import Group, Measured
 from bench.metrics.comparison import rank_ranges
+from bench.metrics.identification import normalised_leakage
 from bench.metrics.uncertainty import EQUAL, LEVEL, Estimate
 from bench.records import Record
+from bench.registry import ANONYMIZERS
+from bench.specs import name_in_tables
 from bench.summary import CONTROLS, FLAGS, submitted
 from bench.threat import RANKING
 from bench.verdicts import Reproduction
 
+_TEN = "top1_of_10_clips"
 RANKED, FLAGGED, UNRANKED = "ranked", "listed with flags", "no place"
 
 
@@ -99,16 +103,32 @@ class Row:
         return f"NOT reproduced on {last} ({count})" if wrong else f"reproduced on {last} ({count})"
 
     def within(self, budget: float) -> str:
-        """ "yes", "surely" or "no": whether its leakage is within a budget, with its whole interval or as measured."""
+        """ "surely", "as measured" or "no": whether its leakage is within a budget with its whole interval, or as measured."""
         if self.point is None or not self.point.leakage.value <= budget + EQUAL:
             return "no"
-        return "surely" if self.point.leakage.high <= budget + EQUAL else "yes"
+        return "surely" if self.point.leakage.high <= budget + EQUAL else "as measured"
 
     @property
     def kept_within(self) -> str:
         """The budgets that its leakage is within, and of which that is not sure; "-" if there is none."""
         told = ((budget, self.within(budget)) for budget in BUDGETS)
         return ", ".join(f"{b:.2f}{'' if how == 'surely' else '?'}" for b, how in told if how != "no") or "-"
+
+    def of_ten_clips(self, threat: str = RANKING, target: str | None = None) -> float:
+        """What is read by the attacker that reads most if it has ten clips of one person and adds up what each says.
+
+        A release holds many clips of each person, so this is what its people risk. Chance 0, all right 1; NaN where nobody has
+        ten test clips, or people were not named.
+
+        Args:
+            threat: Level of the attackers.
+            target: What they name; None for anything.
+        """
+        rows = (m for m in self.rows if m.first["threat"] == threat and not m.is_control and _TEN in m.named)
+        found = (
+            float(normalised_leakage(m.named[_TEN].value, m.first["chance"])) for m in rows if target in (None, m.first["target"])
+        )
+        return max(found, default=math.nan)
 
     def summary(self) -> dict[str, Any]:
         """As JSON values; what is not known is absent."""
@@ -123,6 +143,7 @@ class Row:
             found |= _spread("leakage", self.point.leakage) | _spread("utility", self.point.utility)
             found |= {"attacker": self.point.attacker, "flags": list(self.point.withheld)}
             found["within"] = {f"{budget:.2f}": self.within(budget) for budget in BUDGETS}
+        found |= {"leakage_of_10_clips": ten} if math.isfinite(ten := self.of_ten_clips()) else {}
         if self.naive:
             found |= _spread("ignorant_leakage", self.naive.leakage) | {"ignorant_attacker": self.naive.attacker}
         found |= {"pareto": self.pareto} if self.pareto is not None else {}
@@ -266,30 +287,32 @@ def explain(found: Sequence[Board], older: Sequence[Record], name: str) -> list[
 
     Args:
         found: All boards.
-        older: Records that are left out, since newer code measured the same.
-        name: A method's spec, or the key of a record.
+        older: Records that are left out, for newer code or another method of the same name.
+        name: A method's spec, as it is written or with its default parameters, or the key of a record.
 
     Raises:
         UserError: if it is neither.
     """
-    lines = [line for board in found for row in board.rows if row.anonymizer == name for line in _of_row(board, row)]
+    asked = {name, name_in_tables(name, ANONYMIZERS)}
+    lines = [line for board in found for row in board.rows if row.anonymizer in asked for line in _of_row(board, row)]
     for board in found:
         for m in (m for row in board.rows for m in row.rows if name in {key for r in m.records for key in r.keys}):
             names = m.first["names"]
             counts = "it is in the table, with flags:" if m.flags else "it counts."
             lines.append(f"{board.group}: {names['anonymizer']} x {names['attacker']}, {m.first['threat']}: {counts}")
             lines += [f"  {flag}: {FLAGS[flag]}." for flag in m.flags]
-    lines += [f"{r.data['key']}: newer code measured the same; it is left out." for r in older if _is(r, name)]
+    left_out = "it is left out: newer code, or another method of the same name, stands in its place."
+    lines += [f"{r.data['key']}: {left_out}" for r in older if asked & {r.data["key"], r.data["names"]["anonymizer"]}]
     if not lines:
+        if any(name in row.attackers for board in found for row in board.rows):
+            raise UserError(
+                f"{name} is an attacker: `bench table` has its rows, and --explain METHOD says which one ranks a method"
+            )
         known = list(dict.fromkeys(row.anonymizer for board in found for row in board.rows))
         close = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {close[0]}?" if close else f"there are {', '.join(known) or 'none'}, and keys of records"
         raise UserError(f"nothing of the name {name!r} was measured; {hint}")
     return lines
-
-
-def _is(record: Record, name: str) -> bool:
-    return name in (record.data["key"], record.data["names"]["anonymizer"])
 
 
 def _of_row(board: Board, row: Row) -> list[str]:
@@ -340,6 +363,7 @@ def board_row(board: Board, row: Row) -> dict[str, str]:
         "use [95 %]": interval(point and point.utility),
         "worst leakage [95 %]": interval(point and point.leakage),
         "worst attacker": point.attacker if point else "-",
+        "of 10 clips": f"{ten:z.2f}" if math.isfinite(ten := row.of_ten_clips()) else "-",
         "within": row.kept_within,
         "privacy rank": _rank(row.privacy_rank),
         "ignorant": interval(naive and naive.leakage),

@@ -14,6 +14,11 @@ from bench.files import UserError
 _NAME = ".occupied"
 
 
+def is_results(folder: Path) -> bool:
+    """Whether somebody worked in it: a folder of results, not of anything else."""
+    return (folder / _NAME).exists()
+
+
 @contextmanager
 def at_work(results: Path) -> Iterator[None]:
     """The folder is not cleared up before the block ends; waits while somebody does it."""

@@ -379,24 +379,42 @@ def of_interest(record: Record, dataset: str | None, protocol: str | None, prese
 
 
 def newest(found: Iterable[Record]) -> tuple[list[Record], int]:
-    """The records of the newest code of each pair, level and seed, and how many older ones there are.
+    """The records that stand beside each other in tables, and how many others there are.
 
-    Versions of stages and plugins only ever rise, so that of two records of one pair the one with the larger sum is newer. Of two
-    things that share a name and a sum, such as a submission at two levels of isolation, it is the same one for all seeds.
+    Of each pair, level and seed they are those of the newest code; versions of stages and plugins only ever rise, so that the one
+    with the larger sum is newer. Of anonymizers, or attackers, that share a name, such as a plugin and a submission, or a
+    submission at two levels of isolation, only one counts, for all pairs: that of the newest code, or else that which met most
+    others. A control is never another attacker's than the rows that it judges.
     """
-
-    def age(data: Mapping[str, Any]) -> tuple[int, str]:
-        return _versions(data), digest([data["anonymizer"], data["attacker"]])
-
-    kept: dict[str, Record] = {}
-    count = 0
-    for record in found:
+    kept = found = list(found)
+    for side, other in (("attacker", "anonymizer"), ("anonymizer", "attacker")):
+        kept = _one_of_each_name(kept, side, other)
+    latest: dict[str, Record] = {}
+    for record in kept:
         data = record.data
         pair = digest([data[name] for name in ("dataset", "data", "protocol", "preset", "names", "target", "threat", "seed")])
-        count += 1
-        if pair not in kept or age(data) > age(kept[pair].data):
-            kept[pair] = record
-    return list(kept.values()), count - len(kept)
+        if pair not in latest or _versions(data) > _versions(latest[pair].data):
+            latest[pair] = record
+    return list(latest.values()), len(found) - len(latest)
+
+
+def _one_of_each_name(found: Sequence[Record], side: str, other: str) -> list[Record]:
+    """The records of one thing on a side, an anonymizer or an attacker, for each name that it has in a data set's tables."""
+    met: dict[str, dict[str, tuple[int, set[str]]]] = {}
+
+    def places(data: Mapping[str, Any]) -> tuple[str, str]:
+        named = digest([data["dataset"], data["data"], data["preset"], data["names"][side], data["target"]])
+        return named, digest(data[side])
+
+    for record in found:
+        named, thing = places(record.data)
+        same = met.setdefault(named, {}).setdefault(thing, (_versions(record.data[side]), set()))
+        same[1].add(record.data["names"][other])
+    counting = {
+        named: max(things, key=lambda thing, things=things: (things[thing][0], len(things[thing][1]), thing))
+        for named, things in met.items()
+    }
+    return [record for record in found if counting[(at := places(record.data))[0]] == at[1]]
 
 
 def _versions(value: Any, counts: bool = False) -> int:

@@ -267,6 +267,14 @@ def parse_spec(text: str, registry: Registry) -> Spec:
         raise SpecError(f"{registry.kind} {name!r}: {error}") from error
 
 
+def name_in_tables(text: str, registry: Registry) -> str:
+    """The name that tables have for what a text asks for, as `gauss:std=0.05` for `gauss`; the text where it asks for nothing."""
+    try:
+        return str(parse_spec(text, registry))
+    except SpecError:
+        return text
+
+
 def _load(name: str, registry: Registry) -> tuple[Plugin, Any]:
     try:
         plugin = registry[name]

@@ -9,6 +9,7 @@ import click
 from bench.files import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
 
 
 class FriendlyGroup(click.Group):
@@ -20,10 +21,11 @@ class FriendlyGroup(click.Group):
         except UserError as error:
             click.echo(f"error: {' '.join(str(error).split())}", err=True)
             ctx.exit(2)
-        except PermissionError as error:
-            click.echo(f"error: {error.filename} cannot be written or read; choose another folder with --results", err=True)
-            ctx.exit(2)
         except OSError as error:
+            if error.errno in _NO_PLACE:
+                why = f"cannot be written or read ({error.strerror}); choose another folder with --results"
+                click.echo(f"error: {error.filename} {why}", err=True)
+                ctx.exit(2)
             if error.errno not in _NO_ROOM:
                 raise
             what = error.filename or "what had to be written"

@@ -33,7 +33,7 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
     found, older = newest(found)
     if older:
-        click.echo(f"{older} records of older code are left out; newer ones of the same pairs are there", err=True)
+        click.echo(f"{older} records are left out, of older code or of another method of the same name", err=True)
     return measure_all(found, results)
 
 

@@ -12,6 +12,8 @@ from bench.grid import Grid
 from bench.measured import Group, Measured
 from bench.metrics.comparison import Difference, difference
 from bench.metrics.uncertainty import Estimate
+from bench.registry import ANONYMIZERS
+from bench.specs import name_in_tables
 from bench.threat import RANKING
 
 LEVEL = 0.05
@@ -62,8 +64,12 @@ def compare(measured: Sequence[Measured], first: str, second: str) -> list[Compa
     """Compares two anonymizers wherever the same attackers were measured on both.
 
     Raises:
-        UserError: if that is nowhere.
+        UserError: if that is nowhere, or one of them was not measured.
     """
+    known = dict.fromkeys(m.first["names"]["anonymizer"] for m in measured)
+    first, second = (name if name in known else name_in_tables(name, ANONYMIZERS) for name in (first, second))
+    for name in (name for name in (first, second) if name not in known):
+        raise UserError(f"nothing of the name {name!r} was measured; there are {', '.join(known)}")
     comparisons = []
     for group in dict.fromkeys(m.group for m in measured):
         table = [m for m in measured if m.group == group]
@@ -81,8 +87,7 @@ def compare(measured: Sequence[Measured], first: str, second: str) -> list[Compa
         retained = difference(by_name[first][both[0]].retention, by_name[second][both[0]].retention)
         comparisons.append(Comparison(group, (first, second), worst, withheld, found, retained))
     if not comparisons:
-        known = ", ".join(dict.fromkeys(m.first["names"]["anonymizer"] for m in measured))
-        raise UserError(f"{first} and {second} were nowhere measured with the same attacker; measured: {known}")
+        raise UserError(f"{first} and {second} were nowhere measured with the same attacker")
     return comparisons
 
 

@@ -54,7 +54,8 @@ def health(results: Path) -> list[tuple[str, str]]:
     }
     lines.append(("results", f"{results} ({', '.join(f'{n} {what}' for what, n in counts.items())})"))
     nearest = next(p for p in (results.resolve(), *results.resolve().parents) if p.exists())
-    lines.append(("writable", "yes" if os.access(nearest, os.W_OK) else f"no: {nearest} cannot be written"))
+    problem = "is no folder" if not nearest.is_dir() else "" if os.access(nearest, os.W_OK) else "cannot be written"
+    lines.append(("writable", f"no: {nearest} {problem}" if problem else "yes"))
     lines.append(("disk free", f"{psutil.disk_usage(str(nearest)).free / 2**30:.1f} GiB"))
     return lines
 

@@ -134,7 +134,11 @@ def _interval(value: Estimate | None) -> str:
 
 def _ends(value: Estimate) -> list[float | None]:
     """Value, low and high; None where unknown."""
-    return [round(float(x), 4) if math.isfinite(x) else None for x in (value.value, value.low, value.high)]
+    return [_rounded(x) for x in (value.value, value.low, value.high)]
+
+
+def _rounded(value: float) -> float | None:
+    return round(float(value), 4) if math.isfinite(value) else None
 
 
 def _cells(board: Board) -> list[dict[str, str]]:
@@ -154,7 +158,11 @@ def _of_board(board: Board, number: int) -> dict[str, Any]:
         for threat in threats:
             points = trade_off(chosen, threat)
             views[f"{target}|{threat}"] = [
-                _of_point(point, rows[point.anonymizer], number, threat == RANKING) for point in points
+                {
+                    **_of_point(point, rows[point.anonymizer], number, threat == RANKING),
+                    "ten": _rounded(rows[point.anonymizer].of_ten_clips(threat, None if target == _ALL else target)),
+                }
+                for point in points
             ]
     return {
         "name": str(board.group),

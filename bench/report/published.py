@@ -23,7 +23,10 @@ from bench.report.table import print_tables, write_csv
 
 _WIDE = 10_000  # characters: lines are not folded
 _ABOUT = ("dataset", "protocol", "preset", "version")
-_SHORT = ("method", "ignorant", "worst leakage [95 %]", "worst attacker", "use [95 %]", "within", "rank", "privacy rank", "flags")
+_SHORT = (
+    *("method", "ignorant", "worst leakage [95 %]", "worst attacker", "of 10 clips", "use [95 %]", "within"),
+    *("rank", "privacy rank", "flags"),
+)
 
 
 def write_published(boards: Sequence[Board], folder: Path) -> list[Path]:
@@ -51,8 +54,9 @@ def _overview(folder: Path) -> Path:
     lines = ["# Boards", "", "Made by `bench leaderboard --publish`, from the `-board.csv` beside it. " + LEGEND]
     for path in sorted(folder.glob("*-board.csv")):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if table.empty or not {*_ABOUT, *_SHORT} <= {*table}:
-            continue  # no board, or none of this version
+        if table.empty or not {*_ABOUT, *_SHORT} - {"of 10 clips"} <= {*table}:
+            continue  # no board
+        table = table.reindex(columns=[*_ABOUT, *_SHORT], fill_value="-")  # one of before may lack what was added
         about = table.iloc[0]
         lines += [
             "",

@@ -14,12 +14,13 @@ import tomlkit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from bench.files import UserError, file_digest
+from bench.occupied import is_results
 
 FILE = "submission.toml"
 KINDS = ("code", "weights", "data", "attacker", "scores")
 LARGEST = 2**30  # bytes of all files together
 MOST_FILES = 5000
-_IGNORED = ("__pycache__", ".pytest_cache", ".git", ".venv")
+_IGNORED = ("__pycache__", ".pytest_cache", ".git", ".venv", "build")  # left there by Python, pytest, git and pip
 _NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 
 
@@ -226,15 +227,22 @@ def _told(error: Any) -> tuple[str, str, str]:
 
 
 def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
-    """Every file below a folder but the manifest, by its name there, "/" between folders; links are not followed."""
+    """Every file below a folder but the manifest, by its name there, "/" between folders; links are not followed.
+
+    What tools leave behind is none of the submission: caches, what pip builds, and a results folder of `bench`.
+    """
     for root, folders, files in os.walk(folder):
         here = Path(root)
         linked = [name for name in folders if (here / name).is_symlink()]
-        folders[:] = sorted(name for name in folders if name not in _IGNORED and name not in linked)
+        folders[:] = sorted(name for name in folders if name not in linked and not _left_behind(here / name))
         for name in sorted([*files, *linked]):
             path = here / name
             if path != folder / FILE and not name.endswith((".pyc", ".swp")):
                 yield path.relative_to(folder).as_posix(), path
+
+
+def _left_behind(folder: Path) -> bool:
+    return folder.name in _IGNORED or folder.suffix == ".egg-info" or is_results(folder)
 
 
 def check_files(folder: Path, manifest: Manifest) -> list[tuple[str, str, str]]:

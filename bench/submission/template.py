@@ -17,7 +17,7 @@ KINDS = ("anonymizer", "attacker", "weights", "attacker-weights", "data")
 _EXAMPLE = "synthetic:people=6,motions=3,cameras=1"  # a data set that anybody may release
 _GROUPS = {"anonymizer": "anonymizers", "attacker": "attackers"}
 _CODE_STEPS = (
-    "pytest                          # its own test\n"
+    "pytest                          # its own test (pip install pytest)\n"
     "bench submit seal .             # after every change: lists the files with their sha256\n"
     "bench submit check .            # everything that an evaluator will ask for\n"
     "pip install . && bench list {group}   # as a plugin of this machine, for your own tables"

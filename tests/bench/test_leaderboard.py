@@ -137,7 +137,7 @@ def test_records_without_a_date_count_as_the_first():
 
 
 @pytest.mark.parametrize(
-    ("value", "high", "answer"), [(0.05, 0.09, "surely"), (0.05, 0.3, "yes"), (0.2, 0.3, "no"), (float("nan"), 0.1, "no")]
+    ("value", "high", "answer"), [(0.05, 0.09, "surely"), (0.05, 0.3, "as measured"), (0.2, 0.3, "no"), (float("nan"), 0.1, "no")]
 )
 def test_a_budget_is_kept_as_measured_or_surely(value, high, answer):
     leakage = dataclasses.replace(around(0.05), value=value, high=high)
@@ -145,6 +145,22 @@ def test_a_budget_is_kept_as_measured_or_surely(value, high, answer):
     row = Row("a", "", "", RANKED, spot, None, None, None, None, (), "", (), ())
     assert row.within(0.10) == answer
     assert dataclasses.replace(row, point=None, standing=UNRANKED).within(0.40) == "no"
+
+
+def test_ten_clips_of_one_person_are_read_by_whoever_then_reads_most():
+    """0.5 with chance 0.2 is (0.5 - 0.2) / 0.8; another level, a control and who names nobody do not count."""
+
+    def one(ten, threat="semi-informed", control=False, target="subject"):
+        named = {"top1_of_10_clips": SimpleNamespace(value=ten)} if ten else {}
+        first = {"threat": threat, "chance": 0.2, "target": target, "names": {"attacker": "any"}}
+        return SimpleNamespace(first=first, is_control=control, named=named, records=())
+
+    rows = [one(0.4), one(0.5), one(0.9, threat="ignorant"), one(1.0, control=True), one(None, target="gender")]
+    row = Row("a", "", "", UNRANKED, None, None, None, None, None, tuple(rows), "", (), ())
+    assert row.of_ten_clips() == pytest.approx(0.375)
+    assert row.of_ten_clips("ignorant") == pytest.approx(0.875)
+    assert row.summary()["leakage_of_10_clips"] == pytest.approx(0.375)
+    assert np.isnan(row.of_ten_clips(target="gender"))
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +216,13 @@ def test_explain_says_why_a_method_is_where_it_is(measured):
     wrong = bench("leaderboard", "--explain", "gaus:std=0.1", results=measured)
     assert wrong.exit_code == 2
     assert "did you mean gauss:std=0.1" in wrong.output
+
+
+def test_explain_takes_a_method_as_it_is_written_and_tells_an_attacker_apart(measured):
+    whole = bench("leaderboard", "--explain", "gauss:std=0.1", results=measured).output
+    assert bench("leaderboard", "--explain", "gauss:std=.1", results=measured).output == whole
+    attacker = bench("leaderboard", "--explain", "bones-lda", results=measured)
+    assert (attacker.exit_code, "bones-lda is an attacker" in attacker.output) == (2, True)
 
 
 def test_explain_says_that_a_level_is_missing(tmp_path, monkeypatch):
@@ -487,7 +510,7 @@ def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
     with (tmp_path / "b.csv").open() as file:
         lines = {f"| {line['method']} | {line['ignorant']} | {line['worst leakage [95 %]']} |" for line in csv.DictReader(file)}
     assert {line for line in lines if line in mine} == lines
-    assert r"| a\|b\_c\\ | 0.4 | 0.5 | lda | - | - | 1 | 2-3 | nuisance |" in zoo
+    assert r"| a\|b\_c\\ | 0.4 | 0.5 | lda | - | - | - | 1 | 2-3 | nuisance |" in zoo
 
 
 def test_tables_of_one_data_set_do_not_overwrite_each_other(measured, tmp_path):
