@@ -17,7 +17,8 @@ from bench.registry import BACKBONES
 from bench.specs import param
 
 _ATTRIBUTES = {SUBJECT: (SUBJECT,), "gender": ("gender",), "both": (SUBJECT, "gender")}
-# alpha, beta and learning rate as published for each network (methods.md sections 4.6 and 4.7).
+# alpha, beta and learning rate as published for each network (code of Moon et al., AAAI 2023, and of
+# "Exposing and Erasing Identity in Skeleton Motion", 2025).
 _PUBLISHED = {"resnet": (1.0, 10.0, 0.01), "unet": (3.0, 10.0, 0.001), "transformer": (1.0, 1.0, 0.002)}
 _PUBLISHED |= {"resnet-signed": _PUBLISHED["resnet"], "unet-residual": _PUBLISHED["unet"]}
 # With the published weight of the error, joints move by decimetres and only the very action classifier that took part still reads

@@ -46,7 +46,7 @@ class Null(Anonymizer):
 
 @dataclass(frozen=True)
 class LabelOracle(Anonymizer):
-    """Releases another person's clip of the same action instead: what privacy costs if the action is known (methods.md 4.2).
+    """Releases another person's clip of the same action instead: what privacy costs if the action is known.
 
     Donors are training clips, drawn for each clip among those of its action by other people, and stretched to its length. Nothing
     of the source's motion is left but when its bodies are there. A clip never gets a donor of its own person: an attacker who

@@ -1,6 +1,4 @@
-"""Deep motion retargeting: a clip's motion on the body of a dummy, by networks (Carr et al., ICCV 2025;
-methods.md section 4.8).
-"""
+"""Deep motion retargeting: a clip's motion on the body of a dummy, by networks (Carr et al., ICCV 2025)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -23,7 +21,7 @@ DUMMIES = ("constant", "constant-action", "random")
 
 @dataclass(frozen=True)
 class DMR(Anonymizer):
-    """Puts a clip's motion on the body of a dummy: codes of motion and of privacy, learnt without adversaries (methods.md 4.8).
+    """Puts a clip's motion on a dummy's body by codes of motion and of privacy, without adversaries (Carr et al., ICCV 2025).
 
     Each body is decoded from the code of its own motion and the privacy code of a training clip: one of a fixed person
     (`constant` with any action, `constant-action` with the clip's own, which must be known), or of a person drawn for each clip
@@ -121,10 +119,10 @@ def _schedule(lengths: Tensor) -> list[tuple[int, Tensor, Tensor]]:
 
 @dataclass(frozen=True)
 class PMR(DMR):
-    """Retargeting whose motion code must not tell the person, nor its privacy code the action: DMR with adversaries (methods.md
-    4.8).
+    """Retargeting whose motion code must not tell the person, nor its privacy code the action (PMR; Carr et al., ICCV 2025).
 
-    Adversaries read the codes, cooperative heads keep in them what belongs there, and a critic keeps movements plausible.
+    DMR with adversaries: they read the codes, cooperative heads keep in them what belongs there, and a critic keeps movements
+    plausible.
     """
 
     adversaries: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Gait dynamics made equal (methods.md section 4.3; after Hanisch et al., PoPETs 2023, and Troje, 2002). For walking only.
+"""Gait dynamics made equal (after Hanisch et al., PoPETs 2023, and Troje, 2002). For walking only.
 
 A clip becomes its mean pose and a sinusoid along each of its first four principal components; the amplitudes, or the frequencies,
 are those of the group.

@@ -18,7 +18,7 @@ def bone_vectors(clips: Tensor, layout: Layout) -> Tensor:
 
 
 def bone_directions(vectors: Tensor) -> Tensor:
-    """Unit vectors; where a bone has no length its last direction is held, or before the first its first (methods.md 4.4)."""
+    """Unit vectors; where a bone has no length its last direction is held, or before the first its first."""
     lengths = vectors.norm(dim=1, keepdim=True)
     valid = lengths > SHORTEST
     unit = vectors / lengths.clamp_min(SHORTEST)

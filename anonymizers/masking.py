@@ -1,4 +1,4 @@
-"""Explanation-guided masking: the joints by which a network names people are hidden (Carr et al., PAKDD 2025; methods.md 4.5)."""
+"""Explanation-guided masking: the joints by which a network names people are hidden (Carr et al., PAKDD 2025)."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -19,7 +19,7 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class ExplainMask(Anonymizer):
-    """Masks the joints that tell most of the person and least of the action (methods.md section 4.5, in our own detail).
+    """Masks the joints that tell most of the person and least of the action (after Carr et al., PAKDD 2025, in our own detail).
 
     A network of each kind is trained on raw clips. A joint's sensitivity is the mean over clips of |gradient x input| of the
     right class's logit, as a share of that of all joints; what counts is the privacy network's minus `spare` times the action

@@ -1,4 +1,4 @@
-"""The minimax training of Moon et al. (AAAI 2023; methods.md section 4.6), for any networks and private attributes.
+"""The minimax training of Moon et al. (AAAI 2023), for any networks and private attributes.
 
 An anonymizer f and a privacy classifier g learn by turns, against a frozen action classifier h; both classifiers learn from raw
 clips first:
@@ -7,7 +7,7 @@ clips first:
     g minimises  CE(g(f(x)), private attribute)
 
 H is the entropy of g's answer in nats: f needs no private label. D, of weight gamma, tells bone directions of real poses from
-released ones and learns by the hinge loss ("Exposing and Erasing Identity in Skeleton Motion", 2025; methods.md section 4.7).
+released ones and learns by the hinge loss ("Exposing and Erasing Identity in Skeleton Motion", 2025).
 """
 
 import copy

@@ -1,4 +1,4 @@
-"""Additive noise on coordinates (methods.md section 4.3)."""
+"""Additive noise on coordinates."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from bench.specs import param
 
 @dataclass(frozen=True)
 class GaussianNoise(Anonymizer):
-    """White noise on every coordinate of every body that is present (methods.md section 4.3, `gauss`)."""
+    """White noise on every coordinate of every body that is present."""
 
     std: float = param(0.05, "standard deviation of the noise on each coordinate", unit="m", minimum=0, strength=True)
 

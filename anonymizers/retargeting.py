@@ -1,4 +1,4 @@
-"""Classical retargeting: other people's bones in the same directions (methods.md sections 4.3 and 4.4)."""
+"""Classical retargeting: other people's bones in the same directions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -65,10 +65,11 @@ def _leg(lengths: Tensor, layout: Layout) -> Tensor:
 
 @dataclass(frozen=True)
 class MeanSkeleton(Anonymizer):
-    """Gives everybody the same bones, or those of somebody else (methods.md section 4.4).
+    """Gives everybody the same bones, or those of somebody else: classical retargeting.
 
     Takes all evidence of body size; posture and movement stay. Templates come from the training people: their mean, one of them
-    for all clips, or one drawn for each clip.
+    for all clips, or one drawn for each clip. Compare the classical retargeting in Carr, Lu and Xu (CIKM 2023); the details are
+    our own.
     """
 
     template: str = param("mean", "whose bones", choices=("mean", "constant", "random"))

@@ -1,4 +1,4 @@
-"""Training of deep motion retargeting (Carr et al., ICCV 2025; methods.md section 4.8): DMR, and PMR with adversaries."""
+"""Training of deep motion retargeting (Carr et al., ICCV 2025): DMR, and PMR with adversaries."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -349,7 +349,7 @@ def _is_paired(stage: str) -> bool:
 
 
 def _smoothness(made: Tensor, z: Tensor) -> Tensor:
-    """Root of the summed absolute difference of squared summed velocities, over clips and frames (methods.md section 4.8)."""
+    """Root of the summed absolute difference of squared summed velocities, over clips and frames (Carr et al., ICCV 2025)."""
     moved = [value.diff(dim=1).sum(dim=2).square() for value in (made, z)]
     return ((moved[0] - moved[1]).abs().sum() + 1e-12).sqrt() / (z.shape[0] * z.shape[1])
 

@@ -1,4 +1,4 @@
-"""Perturbations of single poses (methods.md section 4.3)."""
+"""Perturbations of single poses (the families are those of Hanisch et al., PoPETs 2023)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

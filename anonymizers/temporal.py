@@ -1,4 +1,4 @@
-"""Perturbations along time (methods.md section 4.3; the families are those of Hanisch et al., PoPETs 2023).
+"""Perturbations along time (the families are those of Hanisch et al., PoPETs 2023).
 
 Frames in which a body is absent count nowhere: means leave them out, and whatever takes a frame there takes the last before it.
 """

@@ -49,10 +49,10 @@ class Wrapper(Anonymizer):
 
 @dataclass(frozen=True)
 class Blend(Wrapper):
-    """Releases beta parts of an anonymizer's clip and 1 - beta of the source: beta * x~ + (1 - beta) * x (methods.md 4.9).
+    """Releases beta parts of an anonymizer's clip and 1 - beta of the source: beta * x~ + (1 - beta) * x.
 
-    Carr et al. (ECCV 2026) recommend 0.2. The source can be restored from such a blend by whoever knows the method: look at the
-    threat level `inverter`.
+    The partial retargeting of Carr et al. (ECCV 2026), who recommend 0.2, for any anonymizer. The source can be restored from
+    such a blend by whoever knows the method: look at the threat level `inverter`.
     """
 
     inner: Spec = wrapped("anonymizer to blend")
@@ -107,12 +107,13 @@ def _own(state: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Calibrated(Wrapper):
-    """Chooses an anonymizer's strength such that a reference attacker's leakage meets a target (methods.md section 4.11).
+    """Chooses an anonymizer's strength such that a reference attacker's leakage meets a target.
 
-    So methods can be compared at equal privacy. The strength is found by bisection on the clips that the anonymizer may learn
-    from: the attacker, semi-informed, learns from one part of the performances, and its chance-normalised leakage is measured
-    on others. Where the target cannot be met, the end of the strength's range that comes closest is taken, and the record says
-    so. Interrupted, it goes on with the strength that it was at.
+    So methods can be compared at equal privacy, as Hanisch, Todt and Strufe (Pantomime, PoPETs 2026) do with noise. The strength
+    is found by bisection on the clips that the anonymizer may learn from: the attacker, semi-informed, learns from one part of
+    the performances, and its chance-normalised leakage is measured on others. Where the target cannot be met, the end of the
+    strength's range that comes closest is taken, and the record says so. Interrupted, it goes on with the strength that it was
+    at.
     """
 
     inner: Spec = wrapped("anonymizer with a strength")

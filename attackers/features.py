@@ -21,7 +21,7 @@ def bone_lengths(clips: Tensor, layout: Layout) -> Tensor:
 
 
 def bone_features(clips: Tensor, layout: Layout) -> Tensor:
-    """What a tape measure would tell about body 0 (methods.md section 5.2, `bones-*`): (N, F) float32.
+    """What a tape measure would tell about body 0, for `bones-lda` and `bones-knn`: (N, F) float32.
 
     Median and interquartile range over time of each bone's length, each median as a share of their sum, the left-to-right ratio
     of each mirrored bone, that sum, and the sum over each body part, which stand for size and height. A ratio to nothing counts

@@ -1,7 +1,7 @@
 """Inversion: a network that restores raw clips from anonymized ones, so that a raw-trained attacker can read them.
 
-Breaks blends, fixed offsets and reversible maps (methods.md section 5.6). Our own design: residual dilated convolutions over time
-with a summary of the whole clip in every layer, since what an anonymizer adds frame by frame averages out over a clip.
+Breaks blends, fixed offsets and reversible maps. Our own design: residual dilated convolutions over time with a summary of the
+whole clip in every layer, since what an anonymizer adds frame by frame averages out over a clip.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """LAN, the linkage attack of Carr, Lu and Xu (CIKM 2023): a network sees two clips and says whether one person made both.
 
-What methods.md section 5.3 asks to be mended is mended where pairs are drawn and measured (`bench.pairs`, `bench.metrics`): no
-pair within one performance, set-up-matched negatives, three regimes, and ranks instead of an F1 that "always the same" wins.
+How the paper measures is mended by our own design, where pairs are drawn and measured (`bench.pairs`, `bench.metrics`): no pair
+within one performance, set-up-matched negatives, three regimes, and ranks instead of an F1 that "always the same" wins.
 """
 
 import copy

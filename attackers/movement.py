@@ -45,7 +45,7 @@ def flat_features(clips: Tensor, frames: int = 100) -> Tensor:
 
 
 def stats_features(clips: Tensor, frame_rate: float) -> Tensor:
-    """Where each joint of body 0 is and how fast it moves (methods.md section 5.2, `stats-rf`): (N, 18 * V) float64.
+    """Where each joint of body 0 is and how fast it moves, for `stats-rf`: (N, 18 * V) float64.
 
     Of each joint: mean, standard deviation and range of each coordinate (metres), quantiles of its speed (m/s) and of its
     acceleration (m/s^2), and the frequency (Hz) at which it moves most; 0 for a joint that does not move.
@@ -70,7 +70,7 @@ def stats_features(clips: Tensor, frame_rate: float) -> Tensor:
 
 
 def direction_features(clips: Tensor, layout: Layout, frame_rate: float) -> Tensor:
-    """How body 0 holds and moves itself, whatever its size (methods.md section 5.2, `gait-dyn`): (N, F) float64.
+    """How body 0 holds and moves itself, whatever its size, for `gait-dyn`: (N, F) float64.
 
     Computed from the unit vectors along the bones alone, so that neither bone lengths nor places matter. Of each bone: mean and
     standard deviation of its direction, quantiles of its angular speed (rad/s) and the amplitude of its swing at frequencies

@@ -1,4 +1,4 @@
-"""Neural attackers: a graph network trained to name the person or an attribute (methods.md section 5.1)."""
+"""Neural attackers: a graph network trained to name the person or an attribute."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace

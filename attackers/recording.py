@@ -21,7 +21,7 @@ class NuisanceLinkage(Linker):
     """Links clips by their length and, where known, by whether room and camera are the same: a control, not an attack.
 
     Logistic regression on the absolute difference of the logarithms of both lengths and on the equality of each nuisance, learnt
-    on the training pairs. What it finds is no property of the body (methods.md section 6.1). It says the same of every release.
+    on the training pairs. What it finds is no property of the body. It says the same of every release.
     """
 
     control: ClassVar[bool] = True

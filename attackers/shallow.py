@@ -1,4 +1,4 @@
-"""Shallow attackers: cheap, hard to fool, explainable (methods.md section 5.2).
+"""Shallow attackers: cheap, hard to fool, explainable.
 
 All look at body 0 alone, learn from the training and the validation part, and hold all classes equally likely beforehand,
 however many clips each has: what counts is the balanced top-1. `flat-svm` does so as far as penalties can: with more dimensions
@@ -263,7 +263,7 @@ class Nuisance(ShallowAttacker):
     """Names the person without looking at the body: by a clip's length and, where known, room and camera.
 
     What it finds is no property of the body and not an anonymizer's to remove: the share of a leakage that another attacker
-    may owe to the recording (methods.md section 6.1, `setup-only`). It says the same of every release.
+    may owe to the recording. It says the same of every release.
     """
 
     control: ClassVar[bool] = True

@@ -1,4 +1,4 @@
-"""Open-set verification: do two clips show the same person, one that was never seen in training? (methods.md section 5.4)"""
+"""Open-set verification: do two clips show the same person, one never seen in training? With ArcFace (Deng et al., CVPR 2019)."""
 
 import shutil
 from collections.abc import Mapping

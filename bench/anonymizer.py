@@ -136,7 +136,7 @@ def release_labels(action: Part) -> dict[str, Tensor]:
 
 
 class Anonymizer(Parameters, ABC):
-    """Maps skeleton clips to skeleton clips of the same shape (methods.md section 4.1).
+    """Maps skeleton clips to skeleton clips of the same shape.
 
     A subclass is a frozen dataclass of its hyper-parameters. What `fit` learns is returned as tensors and handed back to
     `transform`: an anonymizer holds no state of its own, so its parameters and what it learnt can be hashed apart.

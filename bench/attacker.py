@@ -103,7 +103,7 @@ class Attacker(Learner):
 
 @dataclass(frozen=True)
 class Linker(Learner):
-    """Tells how alike two clips are: whether they show the same person, one that it has never seen (methods.md section 5.4)."""
+    """Tells how alike two clips are: whether they show the same person, one that it has never seen."""
 
     target: ClassVar[str] = LINKAGE
 
@@ -125,7 +125,7 @@ class Linker(Learner):
 
 @dataclass(frozen=True)
 class Inverter(Parameters, ABC):
-    """Undoes an anonymizer: learns from pairs of clips, anonymized and raw (methods.md section 5.6)."""
+    """Undoes an anonymizer: learns from pairs of clips, anonymized and raw."""
 
     code_version: ClassVar[int] = 1
 

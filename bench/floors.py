@@ -1,5 +1,6 @@
-"""Floors: what an attacker must reach on raw clips before its failure on anonymized ones means anything (methods.md section 5.7).
+"""Floors: what an attacker must reach on raw clips before its failure on anonymized ones means anything.
 
+Why: a badly trained one makes protection look better than it is (shown for voice by Panariello et al., arXiv 2507.22534).
 Each floor is the leakage that was measured on `identity` (the mean of three seeds where `results/published` has them, else with
 seed 0) less a tenth of its distance from chance: a training that went wrong falls below it, an unlucky seed should not.
 One without a floor, such as an attacker from outside or with other parameters, must at least beat chance. Measure again and set

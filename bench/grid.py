@@ -27,7 +27,7 @@ from bench.summary import (
 from bench.threat import RANKING
 
 _FROZEN = "frozen-beats-retrained"
-BUDGETS = (0.05, 0.10, 0.20, 0.40)  # leakage that a data holder may accept (methods.md section 6.8)
+BUDGETS = (0.05, 0.10, 0.20, 0.40)  # leakage that a data holder may accept
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class TradeOff:
 
 
 def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
-    """The worst attacker of each anonymizer at one threat level (methods.md section 6.8).
+    """The worst attacker of each anonymizer at one threat level.
 
     A weak attacker cannot make a method look private: the worst is taken, so it can only raise a leakage, and that only where it
     surely finds something, or its noise would rank what others find nothing in; and a method that only weak attackers were tried

@@ -1,8 +1,9 @@
 """The board: what methods are worth, from records only. Terminal, files and pages are views of it.
 
-A method's place is the use that it leaves at the leakages that a data holder may accept (design, section 4): its utility
-retention counts at a budget if its worst semi-informed attacker stays within it, else nothing does. What that says is often that
-no method leaves any; then the privacy rank beside it tells them apart.
+A method's place is the use that it leaves at the leakages that a data holder may accept, as the VoicePrivacy Challenge 2022
+ranks by utility at thresholds of privacy (Tomashenko et al., arXiv 2203.12468): its utility retention counts at a budget if its
+worst semi-informed attacker stays within it, else nothing does. What that says is often that no method leaves any; then the
+privacy rank beside it tells them apart.
 """
 
 import difflib

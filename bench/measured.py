@@ -45,7 +45,7 @@ LINKAGE_COLUMNS = (
 )
 _SETS = (5, 10)  # pairs of clips that are put together
 _VOTES = (2, 5, 10)  # clips that are put together
-# One row format for table, CSV, JSON, MLflow and leaderboard (design section 4); later versions only add.
+# One row format for table, CSV, JSON, MLflow and leaderboard; later versions only add.
 COLUMNS = (
     *("dataset", "protocol", "preset", "anonymizer", "attacker", "target", "threat", "seeds", "draws", "metric"),
     *("leakage", "leakage_low", "leakage_high", "chance", "prior"),

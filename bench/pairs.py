@@ -1,4 +1,4 @@
-"""Pairs of clips for linkage: do both show the same person? (methods.md section 5.3)
+"""Pairs of clips for linkage: do both show the same person?
 
 Three regimes, each with as many mated pairs (one person) as non-mated ones:
 

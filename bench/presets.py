@@ -70,7 +70,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
 
     def fine_tuning(self) -> "TrainingConfig":
-        """For a network that was trained before: a tenth of the rate, a third of the time (methods.md section 5.1)."""
+        """For a network that was trained before: a tenth of the rate, a third of the time."""
         third = {name: -(-getattr(self, name) // 3) for name in ("epochs", "most_steps", "least_steps", "patience", "warmup")}
         return replace(self, lr=self.lr / 10, steps=tuple(step // 3 for step in self.steps), **third)
 
@@ -89,8 +89,8 @@ class Preset:
         attack: How neural attackers are trained.
         utility: How action classifiers are trained.
         seeds: Seeds that are run unless the user asks for another number.
-        draws: Releases of a random anonymizer that are attacked with each seed, each with fresh randomness (methods.md section
-            2.3, rule 3); models are trained once for all of them.
+        draws: Releases of a random anonymizer that are attacked with each seed, each with fresh randomness; models are
+            trained once for all of them.
     """
 
     name: str

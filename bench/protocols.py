@@ -2,8 +2,8 @@
 
 A target is a column of the labels, `action` for utility, `subject` for re-identification, `gender` and other attributes; or
 `linkage`, where pairs of clips of unseen people are to be told apart: the same person or not.
-One performance (a person doing an action once, however many cameras film it) is never on both sides of a split: methods.md
-section 2.3(5); the check is in `instantiate`. A split that must break it says so, and so does every row measured with it.
+One performance (a person doing an action once, however many cameras film it) is never on both sides of a split; the check
+is in `instantiate`. A split that must break it says so, and so does every row measured with it.
 """
 
 import hashlib

@@ -1,4 +1,8 @@
-"""Threat levels: what an attacker knows about the anonymizer, and so which clips it learns from (methods.md section 2)."""
+"""Threat levels: what an attacker knows about the anonymizer, and so which clips it learns from.
+
+The levels are those of the VoicePrivacy Challenges (Tomashenko et al., arXiv 2109.00648), carried over to skeletons, and one of
+our own, `inverter`.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""The networks of deep motion retargeting (Carr et al., ICCV 2025; methods.md section 4.8).
+"""The networks of deep motion retargeting (Carr et al., ICCV 2025).
 
 A window of 75 frames of one body is coded twice, once for its motion and once for its privacy; a decoder puts a window together
 from two codes. A code is (C, L). Heads read codes and answer with logits: the published ones answer with probabilities, on

@@ -10,7 +10,7 @@ from bench.skeleton import Layout
 def spatial_partition(layout: Layout) -> Tensor:
     """(3, V, V): itself, edges inwards, edges outwards; entry (i, j) is what joint j takes from joint i.
 
-    Columns sum to 1 or, where a joint has no such edge, to 0 (Shi et al., CVPR 2019; methods.md section 3.1).
+    Columns sum to 1 or, where a joint has no such edge, to 0 (Shi et al., CVPR 2019).
     """
     joints = layout.num_joints
     itself, inwards = torch.eye(joints), torch.zeros(joints, joints)
@@ -41,8 +41,8 @@ def distance_partition(layout: Layout) -> Tensor:
 def disentangled(layout: Layout, scales: int, window: int = 1) -> Tensor:
     """(scales, window * V, window * V): joints exactly k edges apart, and each joint itself, for k = 0 .. scales - 1.
 
-    Symmetrically normalised by the row sums (Liu et al., CVPR 2020, eq. 4 and 5; methods.md section 3.3). With a window, every
-    frame's joints see the joints of all its frames.
+    Symmetrically normalised by the row sums (Liu et al., CVPR 2020, eq. 4 and 5). With a window, every frame's joints see the
+    joints of all its frames.
     """
     adjacency = undirected(layout)
     if window > 1:

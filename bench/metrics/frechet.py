@@ -1,4 +1,4 @@
-"""Fréchet distance between raw and released clips, as a network sees them (methods.md section 6.6)."""
+"""Fréchet distance between raw and released clips, as a network sees them."""
 
 import numpy as np
 

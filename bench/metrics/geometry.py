@@ -1,4 +1,4 @@
-"""How far released poses are from the raw ones (methods.md section 6.6). Metres and seconds; larger is worse.
+"""How far released poses are from the raw ones. Metres and seconds; larger is worse.
 
 0 is unchanged, of `jerk_ratio` 1; `foot_skate` alone may be negative, where released ankles move less than raw ones.
 

@@ -1,4 +1,4 @@
-"""Identification and attribute metrics on scores (methods.md sections 6.1, 6.2); pure functions on arrays."""
+"""Identification and attribute metrics on scores; pure functions on arrays."""
 
 import numpy as np
 
@@ -20,14 +20,14 @@ def top_k(scores: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
 
 
 def true_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n,) 1 + number of classes scored higher: rank of the true class, 1 to K; ties as in `top_k` (methods.md section 6.1)."""
+    """(n,) 1 + number of classes scored higher: rank of the true class, 1 to K; ties as in `top_k`."""
     own = scores[np.arange(len(labels)), labels][:, None]
     before = np.arange(scores.shape[1]) < labels[:, None]
     return ((scores > own) | ((scores == own) & before)).sum(axis=1) + 1
 
 
 def reciprocal_ranks(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """(n,) 1 / rank of the true class, 1 / K to 1, without unit; their mean is the mean reciprocal rank (methods.md 6.1)."""
+    """(n,) 1 / rank of the true class, 1 / K to 1, without unit; their mean is the mean reciprocal rank."""
     return 1 / true_ranks(scores, labels)
 
 
@@ -65,7 +65,7 @@ def macro_f1(people: People, named: np.ndarray, labels: np.ndarray) -> np.ndarra
 def vote(
     probabilities: np.ndarray, groups: np.ndarray, size: int | None, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What an attacker says who has several clips of each person: the sum of their log probabilities (methods.md section 6.1).
+    """What an attacker says who has several clips of each person: the sum of their log probabilities.
 
     Args:
         probabilities: (n, K) one distribution over the classes a clip.
@@ -94,14 +94,12 @@ def vote(
 
 
 def normalised_leakage(value: float | np.ndarray, chance: float) -> float | np.ndarray:
-    """Lambda = max(0, (a - c) / (1 - c)), without unit: 0 at chance or below, 1 when every clip is named (methods.md section
-    6.2).
-    """
+    """Lambda = max(0, (a - c) / (1 - c)), without unit: 0 at chance or below, 1 when every clip is named."""
     return np.maximum(0.0, (value - chance) / (1 - chance))
 
 
 def retention(value: float | np.ndarray, reference: float | np.ndarray, chance: float) -> float | np.ndarray:
-    """Utility retention (u - c) / (u_raw - c), without unit: 1 is as good as raw, 0 is guessing (methods.md section 6.6).
+    """Utility retention (u - c) / (u_raw - c), without unit: 1 is as good as raw, 0 is guessing.
 
     Below 0 where it is worse than guessing, above 1 where releases are easier to learn from than raw clips. Where the reference
     itself is not above chance there is no utility to retain, and the result is not a number.

@@ -1,4 +1,4 @@
-"""What predictions say in bits (methods.md section 6.4); pure functions on arrays."""
+"""What predictions say in bits; pure functions on arrays."""
 
 import numpy as np
 from scipy.optimize import minimize_scalar
@@ -51,7 +51,7 @@ def mutual_information(probabilities: np.ndarray, labels: np.ndarray, temperatur
 
 
 def calibrated_information(probabilities: np.ndarray, labels: np.ndarray, people: np.ndarray) -> np.ndarray:
-    """(n,) H(label) less the surprise of each clip, in bits, at a temperature found on other people (methods.md section 6.4).
+    """(n,) H(label) less the surprise of each clip, in bits, at a temperature found on other people.
 
     Their mean, not below 0, is the bound of `mutual_information`, at most H(label). An attacker that is too sure of itself, or
     not sure enough, knows no less. Each half of the people, of every class alike, is judged at the temperature that suits the

@@ -1,4 +1,4 @@
-"""Who is at risk (methods.md section 6.5): a mean near chance can hide people who are found every time."""
+"""Who is at risk: a mean near chance can hide people who are found every time."""
 
 from dataclasses import dataclass
 

@@ -1,6 +1,7 @@
-"""Linkability of sets of clips: what several pairs of clips of the same two people say together (methods.md section 6.3).
+"""Linkability of sets of clips: what several pairs of clips of the same two people say together.
 
-People release many clips. An attacker that is hardly better than guessing on one pair may be sure after ten.
+People release many clips. An attacker that is hardly better than guessing on one pair may be sure after ten: linkability
+is therefore asked of sets, after Vauquier et al. (Interspeech 2025).
 """
 
 import numpy as np

@@ -1,4 +1,4 @@
-"""Utility against leakage: Pareto set and hypervolume (methods.md section 6.8). Points are (utility, leakage).
+"""Utility against leakage: Pareto set and hypervolume. Points are (utility, leakage).
 
 Arrays are (n,) points, or (..., n) for several sets of points at once, such as resamples.
 """
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def pareto_set(utility: np.ndarray, leakage: np.ndarray) -> np.ndarray:
-    """(..., n) bool: points that no other point of their set dominates (methods.md section 6.8).
+    """(..., n) bool: points that no other point of their set dominates.
 
     Point i dominates j if U_i >= U_j and L_i <= L_j, one of them strictly.
     """
@@ -20,7 +20,7 @@ def pareto_set(utility: np.ndarray, leakage: np.ndarray) -> np.ndarray:
 def hypervolume(utility: np.ndarray, leakage: np.ndarray) -> np.ndarray:
     """(...) area of the union of the rectangles from (0, 0) to (U, 1 - L), both limited to 0..1: 1 is perfect, 0 is worthless.
 
-    Without unit (Zitzler and Thiele, PPSN 1998; methods.md section 6.8).
+    Without unit (Zitzler and Thiele, PPSN 1998).
     """
     u, p = np.clip(utility, 0, 1), np.clip(1 - np.asarray(leakage), 0, 1)
     order = np.argsort(-u, axis=-1)

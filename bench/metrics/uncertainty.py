@@ -1,4 +1,4 @@
-"""Intervals that resample people, not clips (methods.md section 6.7).
+"""Intervals that resample people, not clips.
 
 The clips of one person are not independent. A resample draws as many people as there are, with replacement, and takes all their
 clips; every statistic here is a function of how often each person was drawn, so thousands of resamples are a few matrix
@@ -250,7 +250,7 @@ class People:
 
     def mean(self, values: np.ndarray) -> np.ndarray:
         """(B + 1,) sum_s w_s sum of s's values / sum_s w_s clips of s: mean of a value per clip (n,), in its unit, over the clips
-        of the people drawn (methods.md section 6.7); NaN where they have none.
+        of the people drawn; NaN where they have none.
         """
         people = self.weights.shape[1]
         count = self.weights @ np.bincount(self.codes, minlength=people)

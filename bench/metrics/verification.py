@@ -1,4 +1,4 @@
-"""Verification and linkage metrics on scores of mated and of non-mated pairs (methods.md section 6.3); pure functions on arrays.
+"""Verification and linkage metrics on scores of mated and of non-mated pairs; pure functions on arrays.
 
 Everywhere `mated` (m,) and `others` (q,) are scores, higher is more alike; only their order counts, but for `linkability` and
 `maximal_linkability`, which bin them, and for `log_likelihood_ratio_cost`, which takes them at their word. `weights` holds how
@@ -111,7 +111,7 @@ def min_log_likelihood_ratio_cost(mated: np.ndarray, others: np.ndarray, weights
 
 
 def expected_disclosure(mated: np.ndarray, others: np.ndarray, weights: Weights | None = None) -> float:
-    """D_ECE = integral over the prior p from 0 to 1 of H_b(p) - ECE(p), in bit, 0 to 1 / ln 4 = 0.721 (methods.md section 6.3).
+    """D_ECE = integral over the prior p from 0 to 1 of H_b(p) - ECE(p), in bit, 0 to 1 / ln 4 = 0.721.
 
     ZEBRA's expected privacy disclosure (Nautsch et al., Interspeech 2020); ECE(p) = p mean log2(1 + (1 - p) / (p LR(m))) + (1 -
     p) mean log2(1 + LR(q) p / (1 - p)) with calibrated ratios LR. The integral over the priors has a closed form: what a

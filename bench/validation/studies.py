@@ -352,7 +352,7 @@ def _pitfall(item: tuple[str, int]) -> list[dict[str, Any]]:
 
 
 def pitfalls(seeds: int, crew: Crew) -> Study:
-    """(f) Whether the mistakes of published evaluations show here as they should (methods.md section 8)."""
+    """(f) Whether the mistakes of published evaluations show here as they should."""
     study = Study(
         "f. Pitfalls",
         "Splits that share performances, attackers that do not know the anonymizer, chance where clips are uneven: does the "

@@ -1,4 +1,4 @@
-"""What every registered anonymizer must do, built-in or not (methods.md section 4.1)."""
+"""What every registered anonymizer must do, built-in or not."""
 
 import dataclasses
 import functools

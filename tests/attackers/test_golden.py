@@ -1,4 +1,4 @@
-"""Published networks against outputs of their authors' own modules (`shared/golden`)."""
+"""Published networks against outputs of their authors' own modules (fixture `golden`; skipped without them)."""
 
 import numpy as np
 import pytest
