@@ -18,7 +18,8 @@ from bench.threat import RANKING, THREATS, parse_threats
 from bench.workshop import attacker_backbone
 
 DEFAULT_THREATS = "ignorant,semi-informed"
-DEFAULT_ATTACKERS = "shiftgcn-reid,bones-lda,bones-lda:target=gender"
+# A network, and what costs seconds: each reads something that the others do not.
+DEFAULT_ATTACKERS = "shiftgcn-reid,bones-lda,flat-svm,gait-dyn,stats-rf,bones-lda:target=gender"
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,6 @@ from bench.report.listing import parameter_line
 from bench.specs import describe_parameters
 
 INDEX = "README.md"
-_REFERENCE = re.compile(r"\s*\(methods\.md[^)]*\)")
 _DECLARED = {
     "stochastic": ("random: the same clip comes out otherwise with another seed", "not random"),
     "learns": ("learns from clips that no target tests", "learns nothing"),
@@ -56,9 +55,9 @@ def _declared(loaded: type) -> list[str]:
 
 
 def _markdown(text: str) -> str:
-    """A docstring as Markdown: the lines of a section such as `Args:` become a list; references to our notes are left out."""
+    """A docstring as Markdown: the lines of a section such as `Args:` become a list."""
     found = []
-    for line in _REFERENCE.sub("", text).splitlines():
+    for line in text.splitlines():
         entry = re.fullmatch(r" {4}(\w+): (.*)", line)
         heading = re.fullmatch(r"(\w+):", line)
         found.append(f"**{heading[1]}**\n" if heading else f"- `{entry[1]}`: {entry[2]}" if entry else line.strip())
@@ -89,4 +88,4 @@ def write_cards(folder: Path) -> int:
 
 
 def _first(plugin: Plugin) -> str:
-    return " ".join(_REFERENCE.sub("", inspect.getdoc(plugin.load()) or "").split("\n\n")[0].split())
+    return " ".join((inspect.getdoc(plugin.load()) or "").split("\n\n")[0].split())

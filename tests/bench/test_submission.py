@@ -12,6 +12,7 @@ import pytest
 from bench.data.prepare import open_or_prepare
 from bench.files import UserError, write_json
 from bench.grid import Grid
+from bench.occupied import at_work
 from bench.plan import choose_protocol
 from bench.protocols import instantiate
 from bench.records import records
@@ -20,7 +21,7 @@ from bench.report.board import load_boards
 from bench.specs import parse_spec
 from bench.submission.evaluate import Budget, evaluate
 from bench.submission.isolation import probe
-from bench.submission.manifest import ManifestError, check_files, read_manifest, seal
+from bench.submission.manifest import ManifestError, check_files, copy_files, read_manifest, seal
 from bench.submission.prepared import read_scores
 from bench.submission.session import close_all
 from bench.submission.states import entries, find, off_the_board, receive
@@ -122,6 +123,23 @@ def test_files_are_what_the_manifest_says(tmp_path):
     assert ("src/method.py", "it is listed but not there") in [f[:2] for f in check_files(folder, read_manifest(folder))]
     assert seal(folder) == 1
     assert check_files(folder, read_manifest(folder)) == []
+
+
+def test_what_tools_leave_behind_is_no_part_of_a_submission(tmp_path):
+    """A results folder of `bench`, as `bench submit check .` makes one, and what pip builds; one only named so is."""
+    folder = write_method(tmp_path / "m", "pass")
+    with at_work(folder / "results"):
+        (folder / "results" / "clips.npy").write_text("real people")
+    for name in ("build/lib/method.py", "src/method.egg-info/PKG-INFO", "src/__pycache__/method.pyc"):
+        (folder / name).parent.mkdir(parents=True)
+        (folder / name).write_text("x")
+    assert check_files(folder, read_manifest(folder)) == []
+    assert seal(folder) == 1
+    copy_files(folder, tmp_path / "copy")
+    assert not (tmp_path / "copy" / "results").exists()
+    (folder / "src" / "results").mkdir()
+    (folder / "src" / "results" / "table.txt").write_text("x")
+    assert [where for where, _, _ in check_files(folder, read_manifest(folder))] == ["src/results/table.txt"]
 
 
 @pytest.mark.parametrize("to", ["/etc/passwd", "../../secret", "src"])
