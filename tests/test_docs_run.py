@@ -28,7 +28,7 @@ from tests.tiny import DATA, HERE, shrink_budget
 FEW = ["--threat", "ignorant", "--seeds", "1", "--no-controls", "--no-mlflow", *HERE]
 ONE = ["--anonymizer", "gauss:std=0.1", "--attacker", "bones-lda", *FEW]
 SMALL = ["--dataset", DATA]
-STANDS_FOR = {"FILE": "rows.csv", "NAME": DATA}
+STANDS_FOR = {"FILE": "rows.csv", "NAME": DATA, "X": "bones-lda"}
 
 # On the records of a small grid.
 VIEWS = {
@@ -48,6 +48,7 @@ VIEWS = {
     "bench status": [],
     "bench explain RECORD": [],
     "bench store verify": [],
+    "bench store drop --attacker X --dry-run": [],
     "bench plan --attacker all --threat all": SMALL,
     "bench plan --config grid.toml --jobs jobs": [*SMALL, "--seeds", "1"],
 }

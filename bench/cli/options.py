@@ -46,7 +46,7 @@ def experiment_options(command: Callable) -> Callable:
         click.option(
             "--attacker",
             metavar="X[,Y...]",
-            help="Attackers, or `all`. Default: shiftgcn-reid, bones-lda, flat-svm, gait-dyn, stats-rf; bones-lda for gender too.",
+            help="Attackers, or `all`. Default: shiftgcn-reid, bones-lda, flat-svm, gait-dyn, stats-rf; bones-lda for gender.",
         ),
         click.option(
             "--threat",

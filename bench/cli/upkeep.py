@@ -71,6 +71,33 @@ def gc(dry_run: bool, interrupted: bool, results: Path) -> None:
         click.echo(f"{freed.kept} interrupted trainings are kept: a run goes on from their checkpoints (--all removes them)")
 
 
+@store.command()
+@click.option("--anonymizer", metavar="A", help="As it is written for `bench run`.")
+@click.option("--attacker", metavar="X", help="Likewise; with --anonymizer, records of both together.")
+@click.option("--dry-run", is_flag=True, help="Only say how many there are.")
+@results_option
+def drop(anonymizer: str | None, attacker: str | None, dry_run: bool, results: Path) -> None:
+    """Remove the records of an anonymizer or of an attacker, as of a plugin that was only tried.
+
+    Tables and boards then know nothing of it, and methods that never met an attacker that is dropped have their ranks back. What
+    was trained stays until `bench store gc`, what MLflow was told stays there.
+    """
+    from bench.occupied import alone
+    from bench.registry import ANONYMIZERS, ATTACKERS
+    from bench.specs import name_in_tables
+
+    asked = {"anonymizer": (anonymizer, ANONYMIZERS), "attacker": (attacker, ATTACKERS)}
+    names = {side: {text, name_in_tables(text, known)} for side, (text, known) in asked.items() if text}
+    if not names:
+        raise click.UsageError("name an --anonymizer, an --attacker or both")
+    _refuse_empty(results)
+    with alone(results):
+        count = _inventory(results).drop(names, really=not dry_run)
+    if not count:
+        raise UserError(f"{results} has no such records; `bench table` shows what was measured")
+    click.echo(f"{count} records {'would be ' if dry_run else ''}removed")
+
+
 @click.command()
 @click.argument("record")
 @results_option

@@ -52,6 +52,26 @@ def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+def test_what_was_only_tried_is_dropped_and_nothing_else(copied):
+    before = record_bytes(copied)
+    of = {key for key, text in before.items() if json.loads(text)["names"]["attacker"] == "bones-lda"}
+    assert 0 < len(of) < len(before)
+    assert (
+        f"{len(of)} records would be removed"
+        in bench("store", "drop", "--attacker", "bones-lda", "--dry-run", results=copied).output
+    )
+    assert record_bytes(copied) == before
+    assert f"{len(of)} records removed" in bench("store", "drop", "--attacker", "bones-lda", results=copied).output
+    assert record_bytes(copied) == {key: text for key, text in before.items() if key not in of}
+    assert len(list((copied / "records").rglob("*.npz"))) == len(before) - len(of)
+    assert "nothing damaged" in bench("store", "verify", results=copied).output
+    left = bench("store", "drop", "--anonymizer", "gauss:std=.1", "--attacker", "bones-lda", results=copied)
+    assert (left.exit_code, "has no such records" in left.output) == (2, True)
+    assert bench("store", "drop", "--anonymizer", "gauss:std=.1", results=copied).exit_code == 0
+    assert {json.loads(text)["names"]["anonymizer"] for text in record_bytes(copied).values()} == {"identity", "null"}
+    assert bench("store", "drop", results=copied).exit_code == 2
+
+
 def test_a_run_on_a_full_disk_names_what_failed_and_what_is_not_written(copied, tmp_path):
     before = record_bytes(copied)
     more = [*RUN[:4], "identity,gauss:std=0.2", *RUN[5:], "--threat", "semi-informed", "--json", str(tmp_path / "rows.json")]
