@@ -92,7 +92,8 @@ class _Writer:
             "dataset": "synthetic" if group else _EXAMPLE,
             "steps": _CODE_STEPS.format(group=group) if group else _STEPS,
         }
-        code = f'[code]\nsource = "src"\ntarget = "{module}:{self._values["class_name"]}"\n# parameters = {{ std = 0.1 }}\n'
+        example = {"anonymizer": "std = 0.1", "attacker": "sharpness = 20.0"}.get(kind, "")
+        code = f'[code]\nsource = "src"\ntarget = "{module}:{self._values["class_name"]}"\n# parameters = {{ {example} }}\n'
         folders = {"weights": ("weights", "fitted"), "attacker-weights": ("weights", "trained"), "data": ("data", "clips")}
         tables = {kind: f'[{table}]\nfolder = "{folder}"\n' for kind, (table, folder) in folders.items()}
         self._values["table"] = tables.get(kind, code)
