@@ -348,7 +348,8 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
             )
     untrained = set(encoded[test]) - set(encoded[train_all])
     if untrained and target != LINKAGE:
-        raise ProtocolError(f"{name}: {target} {classes[min(untrained)]} is tested but never in training")
+        problem = f"{name}: {target} {classes[min(untrained)]} is tested but never in training"
+        raise ProtocolError(f"{problem}; {_remedy(target, labels[known])}")
     if len(classes) < 2:
         raise ProtocolError(f"{name}: {target!r} has only the value {classes[0]}; nothing can be told apart")
     if fold_of(protocol.name) and target != ACTION and (lacking := set(encoded[known]) - set(encoded[test])):
@@ -374,6 +375,20 @@ def instantiate(protocol: Protocol, target: str, labels: Any, dataset: str) -> P
                 f"{name}: the {side} clips of {target!r} make no pairs; it takes two people with two performances each"
             )
     return replace(part, pairs=pairs["test"], training_pairs=pairs["training"], validation_pairs=pairs["validation"])
+
+
+def _remedy(target: str, labels: Any) -> str:
+    """What helps where a value of a target is tested but never in training.
+
+    Folds take people in the order of an attribute, so that each fold has somebody of each value if there are as many of each.
+    """
+    if target in (SUBJECT, ACTION):
+        return "leave its clips out"
+    people = labels.groupby(target)[SUBJECT].nunique()
+    if people.min() < 2:
+        few = ", ".join(map(str, people.index[people < 2]))
+        return f"it takes two people of each {target}, one to learn from and one to be tested, and only one is {few}"
+    return f"--protocol {min(int(people.min()), 5)}-fold has people of each {target} on both sides"
 
 
 def hold_out(part: Part, share: float = 0.2) -> Part:

@@ -22,7 +22,7 @@ def data() -> None:
 )
 @results_option
 def prepare(name: str, source: Path | None, gender_csv: Path | None, results: Path) -> None:
-    """Read a data set into a clip store below the results folder."""
+    """Read a data set into a clip store below the results folder, in the place of an earlier one."""
     from bench.data.prepare import prepare as read
     from bench.progress import Display
     from bench.registry import DATASETS

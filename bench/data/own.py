@@ -3,18 +3,18 @@
 A folder with two files:
 
     clips.npz    one array for each clip, under its name: (T, V, 3) for one body or (T, M, V, 3) for several, metres; a body
-    that is
-                 absent in a frame is zero throughout.
-    labels.csv   one row a clip: `clip` (name of its array), `action` and `subject` (whole numbers), `performance` (equal for
-    clips
-                 that show one performance, e.g. by several cameras; by default each clip is its own), and whatever else is known,
-                 such as `gender`, `camera`, `setup`, `replication`. An empty cell is missing.
+                 that is absent in a frame is zero throughout.
+    labels.csv   one row a clip: `clip` (name of its array), `action` and `subject`, `performance` (equal for clips that show
+                 one performance, e.g. by several cameras; by default each clip is its own), and whatever else is known, such
+                 as `gender`, `camera`, `setup`, `replication`. `action`, `subject`, `camera`, `setup` and `replication` are
+                 whole numbers, all else is text. An empty cell is missing; the first three must not be empty.
 """
 
 import csv
 import io
+import math
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 _CLIPS, _LABELS = "clips.npz", "labels.csv"
 _NUMBERS = ("action", "subject", "camera", "setup", "replication")
 _LARGEST = 2**30  # bytes of one clip
+_SMALLEST_BODY, _LARGEST_BODY = 0.02, 10.0  # metres: less than a hand, and more than a tracker's errors make of a person
+_OTHER_UNITS = (("centimetres", 100, 300.0), ("millimetres", 1000, 10_000.0))  # how many in a metre; up to which extent likely
+_MEASURED = 16  # frames of a clip in which a body's extent is measured
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class OwnData(Dataset):
     each person.
     """
 
-    joints: str = param("ntu", "layout of the joints", choices=tuple(layout_names()))
+    joints: str = param("ntu", "layout of the joints, see `bench list layouts`", choices=tuple(layout_names()))
     rate: float = param(30.0, "frames per second", minimum=0.1, maximum=1000.0)
 
     licence: ClassVar[str] = "your own data"
@@ -73,7 +76,7 @@ class OwnData(Dataset):
         """Reads the folder; see `Dataset.read`.
 
         Raises:
-            DataError: also if a clip has no labels, or labels no clip.
+            DataError: also if a clip has no labels, or labels no clip, or bodies have no size that people have in metres.
         """
         folder = Path(source)
         rows = read_labels(folder / _LABELS)
@@ -88,9 +91,13 @@ class OwnData(Dataset):
                     raise DataError(
                         f"{folder}: {min(names)} has no {kind} ({len(names)} such); {_CLIPS} and {_LABELS} must agree"
                     )
+            extents = []
             for done, (name, labels) in enumerate(rows.items(), 1):
-                writer.add_shown(self._clip(archive, there[name], f"{name} of {folder / _CLIPS}"), labels)
+                clip = self._clip(archive, there[name], f"{name} of {folder / _CLIPS}")
+                extents.append(body_extent(clip))
+                writer.add_shown(clip, labels)
                 progress(done, len(rows))
+        _check_unit(extents, folder / _CLIPS)
 
     def _clip(self, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, place: str) -> np.ndarray:
         """One clip as (3, T, V, M); nothing is unpickled, and no more is unpacked than a clip can need."""
@@ -110,6 +117,39 @@ class OwnData(Dataset):
         if not (np.abs(array) < FARTHEST).all():  # NaN is far, too
             raise DataError(f"{place}: a coordinate is not a place in metres")
         return array.astype(np.float32).transpose(3, 0, 2, 1)
+
+
+def body_extent(clip: np.ndarray) -> float:
+    """Largest extent of body 0 along an axis, in the median frame; not a number if no frame shows two of its joints.
+
+    Args:
+        clip: (3, T, V, M); a joint at the origin is absent. Of longer clips, some frames spread over them are looked at.
+    """
+    frames = clip[:, :: max(1, clip.shape[1] // _MEASURED), :, 0].astype(np.float64)  # (3, T', V)
+    there = frames.any(axis=0)
+    frames, there = frames[:, there.sum(axis=1) > 1], there[there.sum(axis=1) > 1]
+    if not len(there):
+        return float("nan")
+    sides = np.where(there, frames, -np.inf).max(axis=2) - np.where(there, frames, np.inf).min(axis=2)  # (3, T')
+    return float(np.median(sides.max(axis=0)))
+
+
+def _check_unit(extents: Sequence[float], place: Path) -> None:
+    """Looks at all clips together: single ones may show a tracker's mistakes, or little of a body.
+
+    Raises:
+        DataError: if the median of those that could be measured is no body in metres.
+    """
+    measured = [extent for extent in extents if not math.isnan(extent)]
+    if not measured or _SMALLEST_BODY <= (typical := float(np.median(measured))) <= _LARGEST_BODY:
+        return
+    likely = [
+        f"these look like {unit}: divide by {count}" for unit, count, most in _OTHER_UNITS if _LARGEST_BODY < typical < most
+    ]
+    raise DataError(
+        f"{place}: the body of the median clip would be {typical:.4g} m across, "
+        f"expected {_SMALLEST_BODY:g} to {_LARGEST_BODY:g}; {'; '.join(['coordinates are in metres', *likely[:1]])}"
+    )
 
 
 def read_labels(path: Path) -> dict[str, dict[str, Any]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from bench.data.dataset import DataError, Dataset
-from bench.data.store import ClipStore, ClipWriter
+from bench.data.store import ClipStore, ClipWriter, StoreError
 from bench.files import digest
 from bench.skeleton import get_layout
 from bench.specs import Spec
@@ -27,7 +27,7 @@ def prepare(
     progress: Callable[[int, int], None] = lambda done, total: None,
     say: Callable[[str], None] = lambda text: None,
 ) -> ClipStore:
-    """Reads a data set into its clip store, replacing an earlier one.
+    """Reads a data set into its clip store, replacing an earlier one; if that held something else, it is told.
 
     An attempt on the same files that was interrupted (not: that failed) goes on where it ended.
 
@@ -61,12 +61,27 @@ def prepare(
             if not path.exists() and (replaced / path.name).exists():
                 (replaced / path.name).rename(path)
             shutil.rmtree(replaced, ignore_errors=True)
+        earlier = _earlier(path) if source else None
         resume = digest([str(spec), meta, _listing(spec, source)]) if source else None
         with ClipWriter(path, get_layout(dataset.layout), meta, resume) as writer:
             if writer.resumed:
                 say(f"{path.name}: goes on after the {writer.resumed} clips of an interrupted attempt")
             dataset.read(source, writer, progress)
-    return ClipStore.open(path)
+    store = ClipStore.open(path)
+    if earlier and any(earlier.meta.get(name) != store.meta[name] for name in ("prepared_as", "fingerprint")):
+        say(
+            f"{path.name}: replaced the {len(earlier)} clips that were prepared before as "
+            f"{earlier.meta.get('prepared_as', path.name)}; to keep both, prepare each with a --results folder of its own"
+        )
+    return store
+
+
+def _earlier(path: Path) -> ClipStore | None:
+    """The store that is to be replaced; None if there is none that could be read."""
+    try:
+        return ClipStore.open(path)
+    except StoreError:
+        return None
 
 
 def _listing(spec: Spec, source: Path) -> list[tuple[str, int, int]]:

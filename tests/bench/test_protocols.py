@@ -80,7 +80,7 @@ def test_what_the_data_cannot_support_is_said():
         instantiate(PROTOCOL, "age", labels, "x")
     with pytest.raises(ProtocolError, match="no test clips for 'subject'"):
         instantiate(PROTOCOL, "subject", table().query("replication == 1"), "x")
-    with pytest.raises(ProtocolError, match="subject 1 is tested but never in training"):
+    with pytest.raises(ProtocolError, match="subject 1 is tested but never in training; leave its clips out"):
         instantiate(PROTOCOL, "subject", table().query("subject != 1 or replication == 2"), "x")
     with pytest.raises(ProtocolError, match="nothing can be told apart"):
         instantiate(PROTOCOL, "gender", table().assign(gender="F"), "x")
