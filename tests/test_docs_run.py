@@ -42,6 +42,7 @@ VIEWS = {
     "bench leaderboard --publish tables": [],
     "bench leaderboard --publish results/published": [],
     "bench list": [],
+    "bench list layouts": [],
     "bench card mean-skeleton": [],
     "bench card all --out docs/anonymizers": [],
     "bench doctor": [],

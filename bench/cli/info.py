@@ -7,13 +7,13 @@ import click
 from bench.cli.common import results_option
 from bench.files import UserError
 
-KINDS = ("anonymizers", "attackers", "backbones", "inverters", "datasets")
+KINDS = ("anonymizers", "attackers", "backbones", "inverters", "datasets", "layouts")
 
 
 @click.command()
 @click.argument("kind", required=False, type=click.Choice(KINDS))
 def list_plugins(kind: str | None) -> None:
-    """List anonymizers, attackers, backbones and data sets with their parameters."""
+    """List anonymizers, attackers, backbones, inverters and data sets with their parameters, and layouts with their joints."""
     from bench.report.listing import listing
 
     for name in (kind,) if kind else KINDS:

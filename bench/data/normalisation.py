@@ -8,7 +8,8 @@ Shift-GCN). On a clip (3, T, V, M):
 2. In every frame, the centre joint of body 0 (NTU: middle of the spine) is subtracted from every joint of every body.
 3. All is turned, once a clip, so that the spine of body 0 in frame 0 (NTU: joint 1 to joint 2) points along the third axis, and
    then so that its shoulders (left to right) point along the first. A direction of no length, or one that already points
-   there or exactly the other way, turns nothing.
+   there or exactly the other way, turns nothing. The second turn takes the shortest way and may tilt the spine: little, unless
+   the shoulders point nearly against the first axis after the first turn, as those of somebody seen from behind.
 
 Nothing is scaled: heights and bone lengths stay in the data. A joint at exactly zero is absent, and stays at zero.
 """

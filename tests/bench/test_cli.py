@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ from click.testing import CliRunner
 
 from bench.cli import main
 from bench.registry import ANONYMIZERS, ATTACKERS, BACKBONES, DATASETS
+from bench.skeleton import layout_names
 
 HEAVY = ("torch", "mlflow", "pandas", "sklearn", "matplotlib", "scipy", "numpy", "rich")
 
@@ -47,6 +49,25 @@ def test_list_names_every_plugin_with_its_parameters_and_units():
     only = CliRunner().invoke(main, ["list", "anonymizers"]).output
     assert "gauss" in only
     assert "shiftgcn" not in only
+
+
+def test_list_shows_the_joints_of_each_layout():
+    """Some by the enumeration JointType of Microsoft's SDK 1.8 and by NTU RGB+D's numbers, which begin at 1."""
+    outcome = CliRunner().invoke(main, ["list", "layouts"])
+    assert outcome.exit_code == 0
+    blocks = {
+        block.split()[0]: block.splitlines() for block in re.split(r"\n  (?=[a-z0-9-]+  \d+ joints)", outcome.output.strip())[1:]
+    }
+    assert set(blocks) == set(layout_names())
+    for head, *lines in blocks.values():
+        assert [int(line.split()[0]) for line in lines] == list(range(int(head.split()[1])))
+    joints = {name: [re.split(r"\s{2,}", line.strip()) for line in lines] for name, (_, *lines) in blocks.items()}
+    kinect = joints["kinect-v1"]
+    assert kinect[0] == ["0", "hip centre", "root"]
+    assert [kinect[j][1] for j in (3, 4, 11, 12, 19)] == ["head", "left shoulder", "right hand", "left hip", "right foot"]
+    assert [joints["ntu"][j - 1] for j in (4, 21)] == [["3", "head", "on neck"], ["20", "spine shoulder", "on spine mid"]]
+    assert "centred on spine mid; turned by spine base to spine mid (up) and left shoulder to right shoulder" in blocks["ntu"][0]
+    assert "layouts\n" in CliRunner().invoke(main, ["list"]).output
 
 
 def test_doctor_reports_versions_and_the_results_folder(tmp_path):
