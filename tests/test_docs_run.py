@@ -43,6 +43,7 @@ VIEWS = {
     "bench leaderboard --publish results/published": [],
     "bench list": [],
     "bench list layouts": [],
+    "bench run --dry-run": SMALL,
     "bench card mean-skeleton": [],
     "bench card all --out docs/anonymizers": [],
     "bench doctor": [],

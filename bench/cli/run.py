@@ -14,7 +14,11 @@ from bench.files import UserError
 @click.command()
 @experiment_options
 @where_options
-@click.option("--dry-run", is_flag=True, help="Only say what would be done, as `bench plan` does.")
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Only say what would be done, as `bench plan` does; a data set that is not prepared yet is prepared all the same.",
+)
 @json_option
 @click.option("--mlflow/--no-mlflow", default=True, show_default=True, help="Log the run to MLflow.")
 @results_option
@@ -42,7 +46,10 @@ def run(dry_run: bool, json_file: str | None, mlflow: bool, results: Path, **opt
 )
 @results_option
 def plan(jobs: Path | None, results: Path, **options: Any) -> None:
-    """Say what a run would do: stages, which of them are there, and how long the others may take."""
+    """Say what a run would do: stages, which of them are there, and how long the others may take.
+
+    A data set that is not prepared yet is prepared first: what is possible depends on its labels.
+    """
     from bench.forecast import write_jobs
 
     experiment, where = make_experiment(options), make_where(options)

@@ -28,6 +28,7 @@ def test_a_plan_counts_what_the_run_then_does(measured, tmp_path):
     told = bench("plan", *WHAT, results=tmp_path)
     assert told.exit_code == 0, told.output
     assert not (tmp_path / "stages").exists()
+    assert [path.name for path in tmp_path.glob("data/*/meta.json")] == ["meta.json"]  # the data set alone is prepared
     kinds = Counter()
     for (kind, _), (whole, there, missing) in planned(told.stdout).items():
         assert (whole, there) == (missing, 0)
