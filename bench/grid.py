@@ -42,6 +42,7 @@ class TradeOff:
         family: Equal for anonymizers that differ in their strength only.
         strength: That strength; not a number for one without.
         panel: The leakages of which this is the largest, below 0 where less than chance is read.
+        of_ten: As `leakage`, of the attacker that reads most if it has ten clips of one person; None where that is not known.
         withheld: Flags for which it has no rank.
     """
 
@@ -53,6 +54,7 @@ class TradeOff:
     strength: float
     panel: tuple[Estimate, ...]
     withheld: tuple[str, ...] = ()
+    of_ten: Estimate | None = None
 
     def leakage_at(self, level: float) -> tuple[float, float]:
         """Ends of an interval that holds the leakage so often; not numbers if there are too few people for one."""
@@ -84,7 +86,12 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             withheld = _withheld(name, worst, panel, measured)
             leakage = largest_of([m.normalised for m in judged], judged.index(worst))
             heard = tuple(m.unclipped for m in judged)
-            points.append(TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], heard, withheld))
+            of_ten = [m.of_ten for m in judged if math.isfinite(m.of_ten.value)]
+            most = max(range(len(of_ten)), key=lambda i, of=of_ten: of[i].value, default=None)
+            ten = None if most is None else largest_of(of_ten, most)
+            points.append(
+                TradeOff(name, worst.retention, leakage, attacker, curve["family"], curve["value"], heard, withheld, ten)
+            )
     return points
 
 

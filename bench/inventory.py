@@ -1,7 +1,7 @@
 """What lies in a results folder: whether it is whole, and what of it nobody needs."""
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -180,23 +180,12 @@ class Inventory:
                 lock.unlink(missing_ok=True)
         return Freed(len(stages), len(doomed) - len(stages), size, len(kept))
 
-    def drop(self, names: Mapping[str, Collection[str]], *, really: bool) -> int:
-        """Removes records by what they are called in tables. The caller must be `alone` in the folder.
-
-        Args:
-            names: Of "anonymizer", "attacker" or both: any of these names.
-            really: Whether to remove them, or only to count.
-
-        Returns:
-            How many there are.
-        """
-        doomed = [r for r in self.records if all(r.data["names"][side] in any_of for side, any_of in names.items())]
-        if really:
-            for record in doomed:  # first the one without which the others are nothing
-                record.path.unlink()
-                record.path.with_suffix(".npz").unlink(missing_ok=True)
-                record.path.with_name(f"{record.path.stem}.manifest.json").unlink(missing_ok=True)
-        return len(doomed)
+    def drop(self, doomed: Iterable[Record]) -> None:
+        """Removes records. The caller must be `alone` in the folder."""
+        for record in doomed:  # first the file without which the others are nothing
+            record.path.unlink()
+            record.path.with_suffix(".npz").unlink(missing_ok=True)
+            record.path.with_name(f"{record.path.stem}.manifest.json").unlink(missing_ok=True)
 
     def _without_record(self) -> list[Path]:
         """Predictions and manifests whose writer was killed before it wrote the record itself."""

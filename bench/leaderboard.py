@@ -20,16 +20,14 @@ from bench.files import UserError
 from bench.grid import BUDGETS, Grid, TradeOff
 from bench.measured import Group, Measured
 from bench.metrics.comparison import rank_ranges
-from bench.metrics.identification import normalised_leakage
 from bench.metrics.uncertainty import EQUAL, LEVEL, Estimate
 from bench.records import Record
-from bench.registry import ANONYMIZERS
+from bench.registry import ANONYMIZERS, ATTACKERS
 from bench.specs import name_in_tables
 from bench.summary import CONTROLS, FLAGS, submitted
 from bench.threat import RANKING
 from bench.verdicts import Reproduction
 
-_TEN = "top1_of_10_clips"
 RANKED, FLAGGED, UNRANKED = "ranked", "listed with flags", "no place"
 
 
@@ -115,22 +113,6 @@ class Row:
         told = ((budget, self.within(budget)) for budget in BUDGETS)
         return ", ".join(f"{b:.2f}{'' if how == 'surely' else '?'}" for b, how in told if how != "no") or "-"
 
-    def of_ten_clips(self, threat: str = RANKING, target: str | None = None) -> float:
-        """What is read by the attacker that reads most if it has ten clips of one person and adds up what each says.
-
-        A release holds many clips of each person, so this is what its people risk. Chance 0, all right 1; NaN where nobody has
-        ten test clips, or people were not named.
-
-        Args:
-            threat: Level of the attackers.
-            target: What they name; None for anything.
-        """
-        rows = (m for m in self.rows if m.first["threat"] == threat and not m.is_control and _TEN in m.named)
-        found = (
-            float(normalised_leakage(m.named[_TEN].value, m.first["chance"])) for m in rows if target in (None, m.first["target"])
-        )
-        return max(found, default=math.nan)
-
     def summary(self) -> dict[str, Any]:
         """As JSON values; what is not known is absent."""
         found: dict[str, Any] = {"anonymizer": self.anonymizer, "provider": self.provider, "standing": self.standing}
@@ -144,7 +126,8 @@ class Row:
             found |= _spread("leakage", self.point.leakage) | _spread("utility", self.point.utility)
             found |= {"attacker": self.point.attacker, "flags": list(self.point.withheld)}
             found["within"] = {f"{budget:.2f}": self.within(budget) for budget in BUDGETS}
-        found |= {"leakage_of_10_clips": ten} if math.isfinite(ten := self.of_ten_clips()) else {}
+        if self.point and self.point.of_ten:
+            found |= _spread("leakage_of_10_clips", self.point.of_ten)
         if self.naive:
             found |= _spread("ignorant_leakage", self.naive.leakage) | {"ignorant_attacker": self.naive.attacker}
         found |= {"pareto": self.pareto} if self.pareto is not None else {}
@@ -302,10 +285,11 @@ def explain(found: Sequence[Board], older: Sequence[Record], name: str) -> list[
             counts = "it is in the table, with flags:" if m.flags else "it counts."
             lines.append(f"{board.group}: {names['anonymizer']} x {names['attacker']}, {m.first['threat']}: {counts}")
             lines += [f"  {flag}: {FLAGS[flag]}." for flag in m.flags]
-    left_out = "it is left out: newer code, or another method of the same name, stands in its place."
+    left_out = "it is left out, for newer code or another method of the same name."
     lines += [f"{r.data['key']}: {left_out}" for r in older if asked & {r.data["key"], r.data["names"]["anonymizer"]}]
     if not lines:
-        if any(name in row.attackers for board in found for row in board.rows):
+        attackers = {m.first["names"]["attacker"] for board in found for row in board.rows for m in row.rows}
+        if attackers & {name, name_in_tables(name, ATTACKERS)}:
             raise UserError(
                 f"{name} is an attacker: `bench table` has its rows, and --explain METHOD says which one ranks a method"
             )
@@ -364,7 +348,7 @@ def board_row(board: Board, row: Row) -> dict[str, str]:
         "use [95 %]": interval(point and point.utility),
         "worst leakage [95 %]": interval(point and point.leakage),
         "worst attacker": point.attacker if point else "-",
-        "of 10 clips": f"{ten:z.2f}" if math.isfinite(ten := row.of_ten_clips()) else "-",
+        "of 10 clips [95 %]": interval(point and point.of_ten),
         "within": row.kept_within,
         "privacy rank": _rank(row.privacy_rank),
         "ignorant": interval(naive and naive.leakage),

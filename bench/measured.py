@@ -1,5 +1,6 @@
 """One pair at one threat level, measured: every number with its interval, from stored predictions alone."""
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,8 +21,10 @@ from bench.metrics.uncertainty import (
     SHARE,
     Estimate,
     People,
+    Sample,
     balanced_trials,
     estimate,
+    estimate_share,
     jackknifed,
     mean_of_known,
     unless_equal,
@@ -82,6 +85,8 @@ COLUMNS = (
     *("fit_seconds", "transform_ms", "learnt_values", "causal"),
     # How far released poses are from the raw ones (bench/metrics/geometry.py).
     *(f"{measure}{end}" for measure in (*MEASURES, "frechet") for end in ("", "_low", "_high")),
+    # What ten clips of one person give, chance 0, people counting alike.
+    *(f"leakage_of_10_clips{end}" for end in ("", "_low", "_high")),
 )
 
 
@@ -106,6 +111,8 @@ class Measured:
         records: One record a seed.
         leakage: Of the attacker, on the target's test clips: balanced top-1, or the AUC of linkage.
         each: The same of each release (D), seed by seed.
+        of_ten: Of re-identification, the chance-normalised leakage to who has ten clips of one person and adds up what each says,
+            balanced over the people who have ten; not a number where fewer than two have.
         people: Of re-identification, the share of each person's clips that are named right, least first; whose is not told.
         named: What a row says besides of an attacker that names classes: top-1, top-5, and more with intervals.
         plain: What a row says of it without an interval.
@@ -119,6 +126,7 @@ class Measured:
     records: tuple[Record, ...]
     leakage: Estimate
     each: Sequence[Sequence[float]]
+    of_ten: Estimate
     people: Sequence[float]
     named: Mapping[str, Estimate]
     plain: Mapping[str, float]
@@ -197,6 +205,7 @@ class Measured:
             "chance": data["chance"],
             "prior": data["prior"],
             **_spread("leakage_normalised", self.normalised),
+            **_spread("leakage_of_10_clips", self.of_ten),
             **_spread("action_raw", self.action_raw),
             **_spread("action_retrained", self.action_retrained),
             **_spread("utility_retention", self.retention),
@@ -241,6 +250,7 @@ def measure(records: Sequence[Record]) -> Measured:
         actors.mean(_hits(predictions, f"action_{which}", action_label)) for which in ("reference", "raw", "retrained")
     )
     named, plain, linked, of_people = {}, {}, {}, []
+    of_ten = Estimate(math.nan, math.nan, math.nan, np.empty(0), Sample(()), SHARE)
     if "mated" in first:
         leakage, of_draws, linked = _linkage(predictions, data)
     else:
@@ -275,6 +285,7 @@ def measure(records: Sequence[Record]) -> Measured:
         if data["target"] == SUBJECT:
             of_people = sorted(recalls(hits, label).tolist())
             named |= _of_people(scores, hits, label, people, data["chance"])
+            of_ten = _of_ten(scores, label, people, of_ten)
             plain |= _widest_gap(hits, first["subject"], data["groups"])
     each = np.reshape(of_draws, (len(records), data["draws"]))
     of_seeds, of_releases = variance_components(each)
@@ -282,6 +293,7 @@ def measure(records: Sequence[Record]) -> Measured:
         records=tuple(records),
         leakage=leakage,
         each=each.tolist(),
+        of_ten=of_ten,
         people=of_people,
         named=named,
         plain=plain,
@@ -402,16 +414,39 @@ def _of_people(
         "singled_out_people": people.estimate(risk.singled_out, SHARE, everybody),
         "gini": people.estimate(risk.gini, SHARE),
     }
-    code_of = np.zeros(label.max() + 1, dtype=int)  # of the person whom a label names
-    code_of[label] = people.codes
     for size in (*_VOTES, "all"):
-        voted = [vote(s, label, None if size == "all" else size, np.random.default_rng(0)) for s in scores]
-        owners = voted[0][1]  # the same sets, whoever reads them
+        owners, named = _voted(scores, label, people, None if size == "all" else size)
         if len(owners):
-            named = np.mean([top_k(s, of, 1) for s, of in voted], axis=0)
-            draws = replace(people, codes=code_of[owners]).mean(named)
+            draws = replace(people, codes=owners).mean(named)
             found[f"top1_of_{size}_clips"] = people.estimate(draws, SHARE, len(owners))
     return found
+
+
+def _voted(scores: Sequence[np.ndarray], label: np.ndarray, people: People, size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Whose each set of so many clips is, as codes of `people`, and how often it is named right, over seeds and draws."""
+    code_of = np.zeros(label.max() + 1, dtype=int)  # of the person whom a label names
+    code_of[label] = people.codes
+    voted = [vote(s, label, size, np.random.default_rng(0)) for s in scores]
+    owners = voted[0][1]  # the same sets, whoever reads them
+    return code_of[owners], np.mean([top_k(s, of, 1) for s, of in voted], axis=0)
+
+
+def _of_ten(scores: Sequence[np.ndarray], label: np.ndarray, people: People, unknown: Estimate) -> Estimate:
+    """What ten clips of one person give, each person counting alike, and guessing nothing.
+
+    Of people some of whom have no ten clips, who always says the name of one that has is right once in as many as have.
+    """
+    owners, named = _voted(scores, label, people, 10)
+    there, who = np.unique(owners, return_inverse=True)
+    if len(there) < 2:
+        return unknown
+    recall, weights = np.bincount(who, named) / np.bincount(who), people.weights[:, there]
+    drawn = weights.sum(axis=1)
+    mean = np.divide(weights @ recall, drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
+    sample, chance = Sample((len(there),)), 1 / len(there)
+    found = estimate_share(mean, sample, len(owners), SHARE)
+    value, low, high, draws = (normalised_leakage(of, chance) for of in (found.value, found.low, found.high, found.draws))
+    return Estimate(float(value), float(low), float(high), np.asarray(draws), sample, SHARE)
 
 
 def _linkage(

@@ -388,7 +388,8 @@ def _remedy(target: str, labels: Any) -> str:
     if people.min() < 2:
         few = ", ".join(map(str, people.index[people < 2]))
         return f"it takes two people of each {target}, one to learn from and one to be tested, and only one is {few}"
-    return f"--protocol {min(int(people.min()), 5)}-fold has people of each {target} on both sides"
+    folds = f"--protocol {min(int(people.min()), 5)}-fold"
+    return f"{folds} has people of each {target} on both sides (and asks nothing of known people)"
 
 
 def hold_out(part: Part, share: float = 0.2) -> Part:

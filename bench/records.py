@@ -15,7 +15,7 @@ import time
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -378,43 +378,70 @@ def of_interest(record: Record, dataset: str | None, protocol: str | None, prese
     )
 
 
-def newest(found: Iterable[Record]) -> tuple[list[Record], int]:
+def newest(found: Iterable[Record], shown: Callable[[Mapping[str, Any]], bool] = lambda data: True) -> tuple[list[Record], int]:
     """The records that stand beside each other in tables, and how many others there are.
 
-    Of each pair, level and seed they are those of the newest code; versions of stages and plugins only ever rise, so that the one
-    with the larger sum is newer. Of anonymizers, or attackers, that share a name, such as a plugin and a submission, or a
-    submission at two levels of isolation, only one counts, for all pairs: that of the newest code, or else that which met most
-    others. A control is never another attacker's than the rows that it judges.
+    Of each pair, level and seed it is that of the newest code: versions of stages and plugins only ever rise, so that the one
+    with the larger sum is newer. Of anonymizers, or attackers, that share a name in a table, such as a plugin and a submission,
+    one counts for all pairs: one that is shown before one that is not, then that which met most others. So a control is never
+    another attacker's than the rows that it judges.
+
+    Args:
+        found: Records.
+        shown: Whether the data of a record are shown on the board.
     """
     kept = found = list(found)
     for side, other in (("attacker", "anonymizer"), ("anonymizer", "attacker")):
-        kept = _one_of_each_name(kept, side, other)
+        kept = _one_of_each_name(kept, side, other, shown)
     latest: dict[str, Record] = {}
     for record in kept:
         data = record.data
         pair = digest([data[name] for name in ("dataset", "data", "protocol", "preset", "names", "target", "threat", "seed")])
-        if pair not in latest or _versions(data) > _versions(latest[pair].data):
+        if pair not in latest or _age(record) > _age(latest[pair]):
             latest[pair] = record
     return list(latest.values()), len(found) - len(latest)
 
 
-def _one_of_each_name(found: Sequence[Record], side: str, other: str) -> list[Record]:
-    """The records of one thing on a side, an anonymizer or an attacker, for each name that it has in a data set's tables."""
-    met: dict[str, dict[str, tuple[int, set[str]]]] = {}
+def _age(record: Record) -> tuple[int, str]:
+    """The larger, the newer."""
+    try:
+        finished = record.manifest().get("finished", "")
+    except UserError:
+        finished = ""
+    return _versions(record.data), str(finished)
 
-    def places(data: Mapping[str, Any]) -> tuple[str, str]:
-        named = digest([data["dataset"], data["data"], data["preset"], data["names"][side], data["target"]])
-        return named, digest(data[side])
+
+def _one_of_each_name(found: Sequence[Record], side: str, other: str, shown: Callable[[Mapping[str, Any]], bool]) -> list[Record]:
+    """The records of one thing on a side, an anonymizer or an attacker, for each name that it has in a table."""
+    met: dict[str, dict[str, tuple[bool, set[str]]]] = {}
+
+    def place(data: Mapping[str, Any]) -> tuple[str, str]:
+        protocol, fold = data["protocol"], fold_of(data["protocol"]["name"])
+        of = {**protocol, "name": fold[1]} if fold else protocol  # folds stand in one table
+        return digest([data["dataset"], data["data"], data["preset"], of["name"], data["names"][side]]), _thing(data[side])
 
     for record in found:
-        named, thing = places(record.data)
-        same = met.setdefault(named, {}).setdefault(thing, (_versions(record.data[side]), set()))
+        name, thing = place(record.data)
+        same = met.setdefault(name, {}).setdefault(thing, (shown(record.data), set()))
         same[1].add(record.data["names"][other])
     counting = {
-        named: max(things, key=lambda thing, things=things: (things[thing][0], len(things[thing][1]), thing))
-        for named, things in met.items()
+        name: max(things, key=lambda thing, things=things: (things[thing][0], len(things[thing][1]), thing))
+        for name, things in met.items()
     }
-    return [record for record in found if counting[(at := places(record.data))[0]] == at[1]]
+    return [record for record in found if counting[(at := place(record.data))[0]] == at[1]]
+
+
+def _thing(described: Mapping[str, Any]) -> str:
+    """Digest of what an anonymizer or attacker is, whatever the version of its code and of the package that brings it."""
+
+    def bare(value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {
+            name: str(of).partition(" ")[0] if name == "provider" else bare(of) for name, of in value.items() if name != "code"
+        }
+
+    return digest(bare(described))
 
 
 def _versions(value: Any, counts: bool = False) -> int:

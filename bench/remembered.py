@@ -22,9 +22,9 @@ from bench.metrics.uncertainty import Estimate, Sample
 from bench.records import Record
 
 _PLAIN = ("each", "people", "plain", "linked", "spread")
-_ESTIMATES = ("leakage", "action_reference", "action_raw", "action_retrained", "retention")
+_ESTIMATES = ("leakage", "of_ten", "action_reference", "action_raw", "action_retrained", "retention")
 _NAMED = ("named", "use")
-_DRAWS = ("leakage", "retention")  # the others' resamples nobody asks for
+_DRAWS = ("leakage", "of_ten", "retention")  # the others' resamples nobody asks for
 
 
 def measured_or_remembered(records: Sequence[Record], results: Path | None) -> Measured:

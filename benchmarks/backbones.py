@@ -33,6 +33,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from attackers.backbones import create
+from bench.execution import make_deterministic
 from bench.skeleton import get_layout, layout_names
 
 _SQUARES = (1024, 2048, 4096)
@@ -52,17 +53,19 @@ def _foreign(target: str) -> nn.Module:
 
 
 def _runs(
-    make: Callable[[], nn.Module], shape: tuple[int, ...], dtype: torch.dtype, backend: str | None = None
+    make: Callable[[], nn.Module],
+    shape: tuple[int, ...],
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: str | None = None,
 ) -> dict[str, Callable[[], None]]:
     """Functions that train on one batch, and that predict one; compiled if a backend is named."""
-    clips, labels = torch.randn(shape), torch.randint(_CLASSES, shape[:1])
-    with torch.device("cpu"):  # where a network is made by numpy as well
-        trained, evaluated = make().train(), make().eval()
-    trained, evaluated = trained.to(clips.device), evaluated.to(clips.device)
+    clips, labels = torch.randn(shape, device=device), torch.randint(_CLASSES, shape[:1], device=device)
+    trained, evaluated = make().to(device).train(), make().to(device).eval()
     learn, read = (torch.compile(model, backend=backend) if backend else model for model in (trained, evaluated))
     groups = trained.parameter_groups(1e-4) if hasattr(trained, "parameter_groups") else trained.parameters()
     optimiser = torch.optim.SGD(groups, lr=0.01, momentum=0.9, nesterov=True)
-    mixed = torch.autocast(clips.device.type, dtype, enabled=dtype != torch.float32)
+    mixed = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
 
     def train() -> None:
         optimiser.zero_grad()
@@ -78,9 +81,13 @@ def _runs(
     return {"training": train, "inference": predict}
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
     """Time of a run until its device has done it."""
-    wait = torch.cuda.synchronize if torch.get_default_device().type == "cuda" else lambda: None
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     wait()
     start = time.perf_counter()
     run()
@@ -88,22 +95,17 @@ def _seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def _use(device: str, threads: int) -> None:
-    """Has this process make its tensors and networks on a device."""
-    torch.set_num_threads(threads)
-    torch.set_default_device(device)
-
-
 def _peak_memory(
-    device: str, threads: int, backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype, kind: str
+    device: torch.device, threads: int, backbone: str, shape: tuple[int, ...], width: float, dtype: torch.dtype, kind: str
 ) -> float:
     """Most memory, in MB, of a process that did three runs of this kind and nothing else: resident, or of torch on a GPU."""
-    _use(device, threads)
-    run = _runs(partial(_model, backbone, shape, width), shape, dtype)[kind]
+    torch.set_num_threads(threads)
+    make_deterministic(device)
+    run = _runs(partial(_model, backbone, shape, width), shape, device, dtype)[kind]
     for _ in range(3):
         run()
-    if torch.get_default_device().type == "cuda":
-        return torch.cuda.max_memory_allocated() / 2**20
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
@@ -112,8 +114,9 @@ def _flops(backbone: str, shape: tuple[int, ...], width: float) -> tuple[float, 
     _, channels, frames, joints, bodies = shape
     if backbone in _DEFINED and (channels, joints, width) == (3, 25, 1.0):
         return 2 * _DEFINED[backbone] * frames / 64 * bodies, "of the definition"
-    with torch.device("cpu"), FlopCounterMode(display=False) as counter, torch.no_grad():
-        _model(backbone, shape, width).eval()(torch.randn(shape))
+    model = _model(backbone, shape, width).eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.randn(shape))
     return counter.get_total_flops() / shape[0], "counted"
 
 
@@ -121,7 +124,7 @@ def measure(
     backbone: str,
     shape: tuple[int, ...],
     width: float,
-    device: str,
+    device: torch.device,
     threads: int,
     rounds: int,
     against: str | None,
@@ -133,7 +136,7 @@ def measure(
         backbone: Registered name.
         shape: (N, C, T, V, M).
         width: Factor on the channels.
-        device: "cpu", "cuda" or "cuda:N".
+        device: Where, with what `bench run` sets there.
         threads: Threads of one operation on a CPU.
         rounds: How often everything is timed.
         against: "module:factory" of another implementation.
@@ -144,15 +147,16 @@ def measure(
     for kind, dtype in kinds:  # first, because a process starts with the peak of the one that it was forked from
         with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
             memory[kind, dtype] = pool.submit(_peak_memory, device, threads, backbone, shape, width, dtype, kind).result()
-    _use(device, threads)
+    torch.set_num_threads(threads)
+    make_deterministic(device)
     flops, source = _flops(backbone, shape, width)
     ours = partial(_model, backbone, shape, width)
-    makers = {"ours": partial(_runs, ours, shape)}
+    makers = {"ours": partial(_runs, ours, shape, device)}
     if against:
-        makers["theirs"] = partial(_runs, partial(_foreign, against), shape)
+        makers["theirs"] = partial(_runs, partial(_foreign, against), shape, device)
     if backend:
-        makers["compiled"] = partial(_runs, ours, shape, backend=backend)
-    squares = {size: torch.randn(size, size) for size in _SQUARES}
+        makers["compiled"] = partial(_runs, ours, shape, device, backend=backend)
+    squares = {size: torch.randn(size, size, device=device) for size in _SQUARES}
     runs = {
         (who, kind, dtype): run
         for dtype in (torch.float32, torch.bfloat16)
@@ -164,9 +168,9 @@ def measure(
         run()
     for _ in range(rounds):
         for size, matrix in squares.items():
-            times[size].append(_seconds(lambda matrix=matrix: matrix @ matrix))
+            times[size].append(_seconds(lambda matrix=matrix: matrix @ matrix, device))
         for key, run in runs.items():
-            times[key].append(_seconds(run))
+            times[key].append(_seconds(run, device))
     peak = max(2 * size**3 / statistics.median(times[size]) for size in squares)
     rows = []
     for kind, dtype in kinds:
@@ -195,7 +199,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="shift-gcn")
     parser.add_argument("--shape", default="16,3,64,25,1", help="N,C,T,V,M; or N,T,V,M with 3 coordinates")
     parser.add_argument("--width", type=float, default=1.0)
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"), help="cpu, cuda or cuda:N")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--against", metavar="MODULE:FACTORY", help="another implementation, run in alternation with ours")
@@ -207,7 +211,7 @@ def main() -> None:
         parser.error(f"--shape: expected N,C,T,V,M with the V of a layout ({', '.join(layout_names())}), got {args.shape}")
     rows = measure(args.backbone, shape, args.width, args.device, args.threads, args.rounds, args.against, args.compile)
     peak, source = rows[0]["peak"] / 1e9, rows[0]["flops"]
-    where = f"{args.threads} threads" if args.device == "cpu" else torch.cuda.get_device_name(args.device)
+    where = f"{args.threads} threads" if args.device.type == "cpu" else torch.cuda.get_device_name(args.device)
     print(f"{args.backbone}, width {args.width:g}, clips {shape}, {where}; peak {peak:.0f} GFLOP/s; G {source}")
     for row in rows:
         print(

@@ -70,7 +70,9 @@ STORIES = {
     "own data": {
         "bench data prepare own:joints=kinect-v1,rate=30 --source path/to/folder": [],
         "bench run --dataset own": ONE,
-        "bench run --dataset own --attacker all --threat all --seeds 3 --preset standard": [*ONE, "--preset", "quick"],
+        "bench run --dataset own --anonymizer mean-skeleton --attacker all --threat all --seeds 3 --preset standard": [
+            *("--attacker", "bones-lda", *FEW, "--preset", "quick"),
+        ],
     },
     "real data": {
         "bench data prepare utd-mhad --source path/to/UTD-MHAD": [],

@@ -9,7 +9,7 @@ import click
 from bench.files import UserError
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)
+_NO_PLACE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 class FriendlyGroup(click.Group):
@@ -23,8 +23,8 @@ class FriendlyGroup(click.Group):
             ctx.exit(2)
         except OSError as error:
             if error.errno in _NO_PLACE:
-                why = f"cannot be written or read ({error.strerror}); choose another folder with --results"
-                click.echo(f"error: {error.filename} {why}", err=True)
+                what = error.filename or "what had to be written or read"
+                click.echo(f"error: {what}: {error.strerror}; choose another place (--results is that of all results)", err=True)
                 ctx.exit(2)
             if error.errno not in _NO_ROOM:
                 raise

@@ -7,6 +7,7 @@ import click
 
 from bench.cli.common import results_option
 from bench.cli.options import make_where, where_options
+from bench.cli.views import filters
 from bench.files import UserError
 
 
@@ -57,11 +58,8 @@ def gc(dry_run: bool, interrupted: bool, results: Path) -> None:
     A run that was stopped computes again what it had finished for pairs without a record.
     """
     from bench.occupied import alone
-    from bench.status import read_status
 
-    runs, workers = read_status(results / "status")
-    if runs or workers:  # also those of other machines
-        raise UserError(f"{len(runs) or len(workers)} runs are at work on {results} (bench status); wait for them")
+    _refuse_busy(results)
     _refuse_empty(results)
     with alone(results):
         freed = _inventory(results).free(really=not dry_run, interrupted=interrupted)
@@ -72,30 +70,68 @@ def gc(dry_run: bool, interrupted: bool, results: Path) -> None:
 
 
 @store.command()
-@click.option("--anonymizer", metavar="A", help="As it is written for `bench run`.")
-@click.option("--attacker", metavar="X", help="Likewise; with --anonymizer, records of both together.")
+@click.option("--anonymizer", metavar="A[,B...]", help="As they are written for `bench run`.")
+@click.option("--attacker", metavar="X[,Y...]", help="Likewise; with --anonymizer, the records of pairs of both.")
+@filters
 @click.option("--dry-run", is_flag=True, help="Only say how many there are.")
 @results_option
-def drop(anonymizer: str | None, attacker: str | None, dry_run: bool, results: Path) -> None:
+def drop(
+    anonymizer: str | None,
+    attacker: str | None,
+    dataset: str | None,
+    protocol: str | None,
+    preset: str | None,
+    dry_run: bool,
+    results: Path,
+) -> None:
     """Remove the records of an anonymizer or of an attacker, as of a plugin that was only tried.
 
-    Tables and boards then know nothing of it, and methods that never met an attacker that is dropped have their ranks back. What
-    was trained stays until `bench store gc`, what MLflow was told stays there.
+    Of all data sets, if none is named. Tables and boards then know nothing of it, and methods that never met an attacker that is
+    dropped have their ranks back; without `identity` or `null` nobody has one. What was trained stays until `bench store gc`,
+    what MLflow was told stays there.
     """
     from bench.occupied import alone
+    from bench.records import of_interest
     from bench.registry import ANONYMIZERS, ATTACKERS
-    from bench.specs import name_in_tables
 
     asked = {"anonymizer": (anonymizer, ANONYMIZERS), "attacker": (attacker, ATTACKERS)}
-    names = {side: {text, name_in_tables(text, known)} for side, (text, known) in asked.items() if text}
+    names = {side: _names(text, known) for side, (text, known) in asked.items() if text}
     if not names:
         raise click.UsageError("name an --anonymizer, an --attacker or both")
     _refuse_empty(results)
+    _refuse_busy(results)
     with alone(results):
-        count = _inventory(results).drop(names, really=not dry_run)
-    if not count:
-        raise UserError(f"{results} has no such records; `bench table` shows what was measured")
-    click.echo(f"{count} records {'would be ' if dry_run else ''}removed")
+        inventory = _inventory(results)
+        doomed = [
+            record
+            for record in inventory.records
+            if of_interest(record, dataset, protocol, preset)
+            and all(record.data["names"][side] in any_of for side, any_of in names.items())
+        ]
+        if not doomed:
+            raise UserError(f"{results} has no such records; `bench table` shows what was measured")
+        if not dry_run:
+            inventory.drop(doomed)
+    click.echo(f"{len(doomed)} records {'would be ' if dry_run else ''}removed")
+
+
+def _names(text: str, registry: Any) -> set[str]:
+    """What tables call what is asked for; of a plugin that is no longer installed, what was written."""
+    from bench.specs import SpecError, parse_specs
+
+    try:
+        return {str(spec) for spec in parse_specs(text, registry)}
+    except SpecError:
+        return {text}
+
+
+def _refuse_busy(results: Path) -> None:
+    """Also runs of other machines, which no lock of this one knows of, are not disturbed."""
+    from bench.status import read_status
+
+    runs, workers = read_status(results / "status")
+    if runs or workers:
+        raise UserError(f"{len(runs) or len(workers)} runs are at work on {results} (bench status); wait for them")
 
 
 @click.command()

@@ -26,12 +26,13 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
         UserError: if there is nothing.
     """
     from bench.records import newest, of_interest, records
+    from bench.submission.states import on_the_board
     from bench.summary import measure_all
 
     found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
     if not found:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
-    found, older = newest(found)
+    found, older = newest(found, on_the_board(results))
     if older:
         click.echo(f"{older} records are left out, of older code or of another method of the same name", err=True)
     return measure_all(found, results)

@@ -7,7 +7,7 @@ A folder with two files:
     labels.csv   one row a clip: `clip` (name of its array), `action` and `subject`, `performance` (equal for clips that show
                  one performance, e.g. by several cameras; by default each clip is its own), and whatever else is known, such
                  as `gender`, `camera`, `setup`, `replication`. `action`, `subject`, `camera`, `setup` and `replication` are
-                 whole numbers, all else is text. An empty cell is missing; the first three must not be empty.
+                 whole numbers, all else is text. An empty cell is missing; `clip`, `action` and `subject` must not be empty.
 """
 
 import csv
@@ -35,7 +35,8 @@ _CLIPS, _LABELS = "clips.npz", "labels.csv"
 _NUMBERS = ("action", "subject", "camera", "setup", "replication")
 _LARGEST = 2**30  # bytes of one clip
 _SMALLEST_BODY, _LARGEST_BODY = 0.02, 10.0  # metres: less than a hand, and more than a tracker's errors make of a person
-_OTHER_UNITS = (("centimetres", 100, 300.0), ("millimetres", 1000, 10_000.0))  # how many in a metre; up to which extent likely
+_LIKELY_BODY = (0.3, 2.5)  # metres: what most clips show of a person
+_OTHER_UNITS = (("decimetres", 10), ("centimetres", 100), ("millimetres", 1000))  # how many in a metre
 _MEASURED = 16  # frames of a clip in which a body's extent is measured
 
 
@@ -143,9 +144,8 @@ def _check_unit(extents: Sequence[float], place: Path) -> None:
     measured = [extent for extent in extents if not math.isnan(extent)]
     if not measured or _SMALLEST_BODY <= (typical := float(np.median(measured))) <= _LARGEST_BODY:
         return
-    likely = [
-        f"these look like {unit}: divide by {count}" for unit, count, most in _OTHER_UNITS if _LARGEST_BODY < typical < most
-    ]
+    low, high = _LIKELY_BODY
+    likely = [f"these look like {unit}: divide by {count}" for unit, count in _OTHER_UNITS if low <= typical / count <= high]
     raise DataError(
         f"{place}: the body of the median clip would be {typical:.4g} m across, "
         f"expected {_SMALLEST_BODY:g} to {_LARGEST_BODY:g}; {'; '.join(['coordinates are in metres', *likely[:1]])}"

@@ -71,7 +71,7 @@ def prepare(
     if earlier and any(earlier.meta.get(name) != store.meta[name] for name in ("prepared_as", "fingerprint")):
         say(
             f"{path.name}: replaced the {len(earlier)} clips that were prepared before as "
-            f"{earlier.meta.get('prepared_as', path.name)}; to keep both, prepare each with a --results folder of its own"
+            f"{earlier.meta.get('prepared_as', path.name)}; were both to be kept, prepare each with a --results folder of its own"
         )
     return store
 

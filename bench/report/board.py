@@ -19,11 +19,11 @@ from bench.submission.states import Entry, entries, on_the_board
 from bench.summary import measure_all
 from bench.verdicts import reproductions
 
-SCHEMA = 1
+SCHEMA = 2
 LEGEND = (
     "Rank: by the mean over the budgets (0.05, 0.10, 0.20, 0.40) of the use left within each; a method is behind another only if "
     "that is sure (95 %, for all methods together). Leakage: of the worst semi-informed attacker, chance 0, all right 1. "
-    "Of 10 clips: the same, of the attacker that reads most if it has ten clips of one person. "
+    "Of 10 clips: the same, of the attacker that names most people if it has ten clips of one. "
     "Within: budgets that it stays within; with ?, as measured but not surely. Use: retention of a classifier that learns from "
     "released clips."
 )
@@ -35,7 +35,7 @@ class Loaded:
 
     Args:
         boards: One for each data set, protocol, preset and code.
-        older: Records that newer code measured again.
+        older: Records that are left out, for newer code or another method of the same name.
         entries: Submissions that were received.
     """
 

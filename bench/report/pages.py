@@ -158,11 +158,7 @@ def _of_board(board: Board, number: int) -> dict[str, Any]:
         for threat in threats:
             points = trade_off(chosen, threat)
             views[f"{target}|{threat}"] = [
-                {
-                    **_of_point(point, rows[point.anonymizer], number, threat == RANKING),
-                    "ten": _rounded(rows[point.anonymizer].of_ten_clips(threat, None if target == _ALL else target)),
-                }
-                for point in points
+                _of_point(point, rows[point.anonymizer], number, threat == RANKING) for point in points
             ]
     return {
         "name": str(board.group),
@@ -189,6 +185,7 @@ def _of_point(point: TradeOff, row: Row, number: int, ranks: bool) -> dict[str, 
         "provider": row.provider,
         "use": _ends(point.utility),
         "leak": _ends(point.leakage),
+        "ten": _ends(point.of_ten) if point.of_ten else [None] * 3,
         "attacker": point.attacker,
         "family": point.family,
         "strength": point.strength if math.isfinite(point.strength) else None,

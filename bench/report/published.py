@@ -24,7 +24,7 @@ from bench.report.table import print_tables, write_csv
 _WIDE = 10_000  # characters: lines are not folded
 _ABOUT = ("dataset", "protocol", "preset", "version")
 _SHORT = (
-    *("method", "ignorant", "worst leakage [95 %]", "worst attacker", "of 10 clips", "use [95 %]", "within"),
+    *("method", "ignorant", "worst leakage [95 %]", "worst attacker", "of 10 clips [95 %]", "use [95 %]", "within"),
     *("rank", "privacy rank", "flags"),
 )
 
@@ -54,7 +54,7 @@ def _overview(folder: Path) -> Path:
     lines = ["# Boards", "", "Made by `bench leaderboard --publish`, from the `-board.csv` beside it. " + LEGEND]
     for path in sorted(folder.glob("*-board.csv")):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if table.empty or not {*_ABOUT, *_SHORT} - {"of 10 clips"} <= {*table}:
+        if table.empty or not {*_ABOUT, *_SHORT} - {"of 10 clips [95 %]"} <= {*table}:
             continue  # no board
         table = table.reindex(columns=[*_ABOUT, *_SHORT], fill_value="-")  # one of before may lack what was added
         about = table.iloc[0]

@@ -226,7 +226,7 @@ def _seeds(manifest: Manifest, dataset: str, preset: Preset, results: Path, budg
 
 def _records(dataset: str, preset: str, results: Path) -> list[Record]:
     """What was measured on a data set before."""
-    found, _ = newest(records(results / "records"))
+    found, _ = newest(records(results / "records"), on_the_board(results))
     return [r for r in found if r.data["dataset"] == dataset and r.data["preset"]["name"] == preset]
 
 

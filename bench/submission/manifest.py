@@ -20,7 +20,8 @@ FILE = "submission.toml"
 KINDS = ("code", "weights", "data", "attacker", "scores")
 LARGEST = 2**30  # bytes of all files together
 MOST_FILES = 5000
-_IGNORED = ("__pycache__", ".pytest_cache", ".git", ".venv", "build")  # left there by Python, pytest, git and pip
+_IGNORED = ("__pycache__", ".pytest_cache", ".git", ".venv")
+_BUILT = "build"  # by pip, beside the manifest
 _NAME = r"[a-z][a-z0-9]*(-[a-z0-9]+)*"
 
 
@@ -234,15 +235,17 @@ def files_of(folder: Path) -> Iterator[tuple[str, Path]]:
     for root, folders, files in os.walk(folder):
         here = Path(root)
         linked = [name for name in folders if (here / name).is_symlink()]
-        folders[:] = sorted(name for name in folders if name not in linked and not _left_behind(here / name))
+        folders[:] = sorted(name for name in folders if name not in linked and not _left_behind(here / name, folder))
         for name in sorted([*files, *linked]):
             path = here / name
             if path != folder / FILE and not name.endswith((".pyc", ".swp")):
                 yield path.relative_to(folder).as_posix(), path
 
 
-def _left_behind(folder: Path) -> bool:
-    return folder.name in _IGNORED or folder.suffix == ".egg-info" or is_results(folder)
+def _left_behind(place: Path, folder: Path) -> bool:
+    """Whether a folder is none of the submission in `folder`."""
+    built = place.parent == folder and place.name == _BUILT
+    return built or place.name in _IGNORED or place.suffix == ".egg-info" or is_results(place)
 
 
 def check_files(folder: Path, manifest: Manifest) -> list[tuple[str, str, str]]:
@@ -252,6 +255,11 @@ def check_files(folder: Path, manifest: Manifest) -> list[tuple[str, str, str]]:
         (file, what is wrong, what would be right); empty if all is well.
     """
     problems, stated, total = [], {file.path: file.sha256 for file in manifest.files}, 0
+    tables = (manifest.code and manifest.code.source, manifest.weights and manifest.weights.folder)
+    for name in (*filter(None, tables), *filter(None, (manifest.data and manifest.data.folder, *stated))):
+        above = (folder / name, *(folder / name).parents)
+        if any(_left_behind(place, folder) for place in above if folder in place.parents):
+            problems.append((name, "it lies where tools leave what is no part of a submission", "move it to another folder"))
     for name, path in files_of(folder):
         mode = path.lstat().st_mode
         known = stated.pop(name, None)

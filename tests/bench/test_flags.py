@@ -167,6 +167,32 @@ def test_flags_of_the_attacker_that_ranks_withhold_the_rank_and_those_of_others_
     assert point.withheld == ("undertrained",)  # it might have found more than the first
 
 
+def test_of_ten_clips_the_attacker_counts_that_then_reads_most_and_nobody_who_is_set_aside(finished):
+    """Another than with one clip, perhaps; a stranger's that finds people in clips that hold nothing never counts."""
+    from bench.grid import trade_off
+    from bench.metrics.uncertainty import Estimate, Sample
+    from bench.summary import measure_all
+
+    def reading(m, one, ten):
+        found = Estimate(ten, ten - 0.1, ten, np.full(400, ten), Sample((12,)))
+        return dataclasses.replace(leaking(m, one, one), of_ten=found, flags=())
+
+    def strangers(m):
+        attacker = {**m.first["attacker"], "parameters": {"submission": "s", "kind": "attacker"}}
+        data = {**m.first, "attacker": attacker, "names": {**m.first["names"], "attacker": "cheat"}}
+        return dataclasses.replace(m, records=(dataclasses.replace(m.records[0], data=data),))
+
+    measured = measure_all(records(finished[0] / "records"))
+    gauss, null = chosen(measured, "gauss"), chosen(measured, "null")
+    first, second = reading(gauss, 0.9, 0.6), reading(chosen(measured, "gauss", "shiftgcn-reid:backbone=simple"), 0.5, 0.8)
+    (point,) = trade_off([first, second], "semi-informed")
+    assert (point.attacker, point.of_ten.value) == ("bones-lda", 0.8)
+    table = [first, second, strangers(reading(gauss, 0.99, 1.0)), strangers(leaking(null, 0.9, 0.8))]
+    assert {p.anonymizer: p.of_ten and p.of_ten.value for p in trade_off(table, "semi-informed")} == {"gauss:std=0.1": 0.8}
+    table[-1] = strangers(leaking(null, 0.25, 0.1))
+    assert next(p for p in trade_off(table, "semi-informed") if "gauss" in p.anonymizer).of_ten.value == 1.0
+
+
 def test_what_an_audit_contradicts_is_not_relied_on(finished, tmp_path):
     """A record costs its method the rank, one of a control everybody; one of a stranger's attacker that attacker alone."""
     from bench.grid import Grid

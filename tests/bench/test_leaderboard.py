@@ -147,22 +147,6 @@ def test_a_budget_is_kept_as_measured_or_surely(value, high, answer):
     assert dataclasses.replace(row, point=None, standing=UNRANKED).within(0.40) == "no"
 
 
-def test_ten_clips_of_one_person_are_read_by_whoever_then_reads_most():
-    """0.5 with chance 0.2 is (0.5 - 0.2) / 0.8; another level, a control and who names nobody do not count."""
-
-    def one(ten, threat="semi-informed", control=False, target="subject"):
-        named = {"top1_of_10_clips": SimpleNamespace(value=ten)} if ten else {}
-        first = {"threat": threat, "chance": 0.2, "target": target, "names": {"attacker": "any"}}
-        return SimpleNamespace(first=first, is_control=control, named=named, records=())
-
-    rows = [one(0.4), one(0.5), one(0.9, threat="ignorant"), one(1.0, control=True), one(None, target="gender")]
-    row = Row("a", "", "", UNRANKED, None, None, None, None, None, tuple(rows), "", (), ())
-    assert row.of_ten_clips() == pytest.approx(0.375)
-    assert row.of_ten_clips("ignorant") == pytest.approx(0.875)
-    assert row.summary()["leakage_of_10_clips"] == pytest.approx(0.375)
-    assert np.isnan(row.of_ten_clips(target="gender"))
-
-
 @pytest.fixture(scope="module")
 def measured(tmp_path_factory):
     """A results folder with a small grid."""
@@ -189,6 +173,8 @@ def test_files_hold_what_the_terminal_shows(measured, tmp_path):
     assert {method["measured"] for method in board["methods"]} == {record_date(measured)}
     assert {line["when"] for line in lines} == {f"measured on {record_date(measured)}"}
     identity = next(method for method in board["methods"] if method["anonymizer"] == "identity")
+    assert "leakage_of_10_clips" not in identity  # nobody has ten
+    assert {line["of 10 clips [95 %]"] for line in lines} == {"-"}
     assert set(identity["within"]) == {"0.05", "0.10", "0.20", "0.40"}
     piped = bench("leaderboard", "--json", "-", results=measured)
     assert json.loads(piped.stdout)["boards"] == [board]

@@ -1,5 +1,7 @@
 """Identification, information, risk and comparison against closed forms, scikit-learn, and cases made by hand."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy.stats import entropy as scipy_entropy
@@ -7,6 +9,7 @@ from scipy.stats import multivariate_normal
 from scipy.stats import t as student
 from sklearn.metrics import f1_score, log_loss
 
+from bench.measured import _of_ten
 from bench.metrics import information, risk
 from bench.metrics.comparison import difference, holm, rank_groups, rank_ranges
 from bench.metrics.identification import (
@@ -18,7 +21,7 @@ from bench.metrics.identification import (
     vote,
 )
 from bench.metrics.permutation import leak_p_value, link_p_value
-from bench.metrics.uncertainty import MANY, People, Sample, estimate
+from bench.metrics.uncertainty import MANY, Estimate, People, Sample, estimate
 from bench.metrics.verification import clustered_auc, roc_auc
 
 
@@ -69,6 +72,32 @@ def test_more_clips_of_a_person_say_more():
     assert shares == sorted(shares)
     assert shares[0] < 0.7
     assert shares[-1] > 0.95
+
+
+def of_ten(counts, probabilities):
+    """What ten clips give an attacker that says the same of each clip of a person, of whom there are so many."""
+    labels = np.repeat(np.arange(len(counts)), counts)
+    people = People.resample(labels, np.random.default_rng(0), draws=300)
+    unknown = Estimate(math.nan, math.nan, math.nan, np.empty(0), Sample(()))
+    return _of_ten([np.asarray(probabilities)[labels]], labels, people, unknown)
+
+
+@pytest.mark.parametrize("counts", [(40, 9, 9, 9), (60, 30, 20, 20, 20), (20, 20, 20, 20)])
+def test_who_always_says_one_name_reads_nothing_of_ten_clips_either(counts):
+    first = np.tile(np.eye(len(counts))[:1] * 0.5 + 0.5 / len(counts), (len(counts), 1))
+    found = of_ten(counts, first)
+    if sum(count >= 10 for count in counts) < 2:
+        assert math.isnan(found.value)
+    else:
+        assert found.value == pytest.approx(0.0, abs=1e-12)
+        assert found.low <= 0.0 <= found.high
+
+
+def test_of_ten_clips_people_count_alike():
+    """The last two of four are found, one of them with six sets, one with one: half of all, (1/2 - 1/4) / (3/4)."""
+    found = of_ten((30, 20, 60, 10), np.eye(4)[[1, 0, 2, 3]] * 0.9 + 0.025)
+    assert found.value == pytest.approx(1 / 3)
+    assert of_ten((30, 20, 60, 10), np.eye(4) * 0.9 + 0.025).value == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("levels", [7, 5000])

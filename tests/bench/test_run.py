@@ -33,6 +33,7 @@ def test_rows_have_the_common_format_and_sane_values(finished):
         absent |= set() if random else {"leakage_draw_std"}
         assert row["draws"] == (3 if random else 1)
         absent |= {f"top1_of_{size}_clips_{end}" for size in (5, 10) for end in ("low", "high")}
+        absent |= {f"leakage_of_10_clips{end}" for end in ("", "_low", "_high")}
         absent |= {f"singled_out_people{end}" for end in ("", "_low", "_high")}  # nor can anybody be found ten times too often
         # Actions are tested on two people: of so few no interval is stated.
         of_two = ("action", "utility", "transfer", "frechet", *MEASURES)
@@ -185,23 +186,46 @@ def test_records_of_older_code_neither_count_as_seeds_nor_stand_beside_the_new_o
     assert all(record.path.name.startswith("new") for record in kept)
 
 
-def test_of_two_attackers_of_one_name_one_stands_in_the_table(finished, tmp_path):
-    """As of a plugin and a submission: the one that met most methods counts everywhere, controls included, and never both."""
-    results, _, _ = finished
+@pytest.mark.parametrize(("side", "named"), [("attacker", "bones-lda"), ("anonymizer", "gauss:std=0.1")])
+def test_of_two_methods_of_one_name_one_stands_in_the_table(finished, tmp_path, side, named):
+    """As of a plugin and a submission, whatever versions they say of themselves: that which met most counts everywhere."""
+    other = {"attacker": "anonymizer", "anonymizer": "attacker"}[side]
     copy = tmp_path / "copy"
-    shutil.copytree(results / "records", copy / "records")
-    theirs = {"identity", "null"}
-    for path in list((copy / "records").rglob("*.json")):
-        data = {} if path.name.endswith(".manifest.json") else json.loads(path.read_text())
-        if data.get("names", {}).get("attacker") == "bones-lda" and data["names"]["anonymizer"] in theirs:
-            for number in range(5):  # whichever digest is larger
-                data["attacker"]["parameters"]["submission"] = f"{number}"
-                path.with_name(f"other{number}{path.name}").write_text(json.dumps(data))
-                shutil.copy(path.with_suffix(".npz"), path.with_name(f"other{number}{path.stem}.npz"))
-    kept, left_out = newest(records(copy / "records"))
-    assert left_out == 5 * 4
+    shutil.copytree(finished[0] / "records", copy / "records")
+    of_it = [record for record in records(copy / "records") if record.data["names"][side] == named]
+    once = of_it[0].data["names"][other]
+    for record in (record for record in of_it if record.data["names"][other] == once):
+        for number in range(5):  # whichever digest is larger
+            parameters = {**record.data[side]["parameters"], "submission": f"{number}", "code": 10**9}
+            change = {"parameters": parameters, "provider": "strangers 9.9", "code": 10**9}
+            data = {**record.data, side: {**record.data[side], **change}}
+            record.path.with_name(f"other{number}{record.path.name}").write_text(json.dumps(data))
+            shutil.copy(record.path.with_suffix(".npz"), record.path.with_name(f"other{number}{record.path.stem}.npz"))
+    everything = list(records(copy / "records"))
+    kept, left_out = newest(everything)
+    assert left_out == len(everything) - 14 > 0
     assert not any(record.path.name.startswith("other") for record in kept)
+    kept, _ = newest(everything, lambda data: data[side]["parameters"].get("submission", "3") == "3")
     assert len(kept) == 14
+    kept, _ = newest(everything, lambda data: data["names"][side] != named or data[side]["parameters"].get("submission") == "3")
+    assert {r.path.name.startswith("other3") for r in kept if r.data["names"][side] == named} == {True}
+
+
+def test_a_package_of_another_version_is_the_same_method_and_its_last_record_counts(finished, tmp_path):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0] / "records", copy / "records")
+    record = next(r for r in records(copy / "records") if r.data["names"]["anonymizer"] == "gauss:std=0.1")
+    for version, day in (("2.0", "2026-01-01"), ("2.1", "2026-01-02")):
+        data = {**record.data, "anonymizer": {**record.data["anonymizer"], "provider": f"acme {version}"}}
+        path = record.path.with_name(f"v{version[-1]}{record.path.name}")
+        path.write_text(json.dumps(data))
+        shutil.copy(record.path.with_suffix(".npz"), path.with_suffix(".npz"))
+        path.with_name(f"{path.stem}.manifest.json").write_text(json.dumps({"finished": day}))
+    versions = [r for r in records(copy / "records") if r.path.name[0] == "v"]
+    assert len(versions) == 2
+    for order in (versions, versions[::-1]):
+        (kept,), _ = newest(order)
+        assert kept.data["anonymizer"]["provider"] == "acme 2.1"
 
 
 def test_controls_are_added_and_their_absence_is_flagged(tmp_path):

@@ -11,7 +11,7 @@
     ["Use", (p) => interval(p.use), (p) => p.use[0] ?? ""],
     ["Leakage", (p) => interval(p.leak), (p) => p.leak[0] ?? ""],
     ["Worst attacker", (p) => p.attacker],
-    ["Of 10 clips", (p) => shown(p.ten), (p) => p.ten ?? ""],
+    ["Of 10 clips", (p) => interval(p.ten), (p) => p.ten[0] ?? ""],
     ["Privacy rank", (p) => rank(p.privacy), (p) => place(p.privacy)],
     ["Flags", (p) => p.flags.join(", ")],
     ["Provider", (p) => p.provider],
