@@ -52,6 +52,25 @@ def no_room():
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+@pytest.mark.parametrize("command", [["table"], ["store", "verify"], ["run", "--no-mlflow", *HERE], ["plan"]])
+def test_where_there_can_be_no_results_folder_that_is_told(tmp_path, command):
+    (tmp_path / "file").write_text("x")
+    told = bench(*command, results=tmp_path / "file" / "results")
+    assert told.exit_code == 2
+    assert str(tmp_path / "file") in told.output
+    assert "writable             no: " in bench("doctor", results=tmp_path / "file" / "results").output
+
+
+def test_nothing_is_dropped_beneath_a_run_of_another_machine(copied, monkeypatch):
+    from bench import status
+
+    before = record_bytes(copied)
+    monkeypatch.setattr(status, "read_status", lambda folder: ([{}], []))
+    told = bench("store", "drop", "--attacker", "bones-lda", results=copied)
+    assert (told.exit_code, "1 runs are at work" in told.output) == (2, True)
+    assert record_bytes(copied) == before
+
+
 def test_what_was_only_tried_is_dropped_and_nothing_else(copied):
     before = record_bytes(copied)
     of = {key for key, text in before.items() if json.loads(text)["names"]["attacker"] == "bones-lda"}
