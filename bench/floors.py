@@ -59,6 +59,7 @@ FLOORS: Mapping[tuple[str, str, str], Mapping[str, float]] = {
         "flat-svm": 0.84,
         "gait-dyn": 0.84,
         "shiftgcn-reid": 0.81,
+        "stats-rf": 0.83,
     },
     ("ucalgary-gait", "run/1", "quick"): {
         "bones-lda:target=gender": 0.82,
