@@ -18,7 +18,7 @@
     ["When", (p) => p.when],
   ];
 
-  const shown = (x) => (x === null || x === undefined ? "-" : x.toFixed(2));
+  const shown = (x) => (x === null || x === undefined ? "-" : x.toFixed(2).replace(/^-(?=0\.00$)/, ""));
   const interval = (e) => (e[0] === null ? "-" : `${shown(e[0])} [${shown(e[1])}, ${shown(e[2])}]`);
   const rank = (r) => (!r ? "-" : r[0] === r[1] ? String(r[0]) : `${r[0]}-${r[1]}`);
 
