@@ -24,7 +24,6 @@ from bench.metrics.uncertainty import (
     Sample,
     balanced_trials,
     estimate,
-    estimate_share,
     jackknifed,
     mean_of_known,
     unless_equal,
@@ -440,13 +439,12 @@ def _of_ten(scores: Sequence[np.ndarray], label: np.ndarray, people: People, unk
     there, who = np.unique(owners, return_inverse=True)
     if len(there) < 2:
         return unknown
-    recall, weights = np.bincount(who, named) / np.bincount(who), people.weights[:, there]
-    drawn = weights.sum(axis=1)
-    mean = np.divide(weights @ recall, drawn, out=np.full(len(drawn), np.nan), where=drawn > 0)
-    sample, chance = Sample((len(there),)), 1 / len(there)
-    found = estimate_share(mean, sample, len(owners), SHARE)
+    having = People(who, people.weights[:, there])
+    with np.errstate(invalid="ignore"):  # a resample may hold nobody of them
+        found = having.estimate(having.balanced_mean(named, who), SHARE, len(owners))
+    chance = 1 / len(there)
     value, low, high, draws = (normalised_leakage(of, chance) for of in (found.value, found.low, found.high, found.draws))
-    return Estimate(float(value), float(low), float(high), np.asarray(draws), sample, SHARE)
+    return Estimate(float(value), float(low), float(high), np.asarray(draws), found.sample, SHARE)
 
 
 def _linkage(

@@ -420,15 +420,15 @@ def _one_of_each_name(found: Sequence[Record], side: str, other: str, shown: Cal
         of = {**protocol, "name": fold[1]} if fold else protocol  # folds stand in one table
         return digest([data["dataset"], data["data"], data["preset"], of["name"], data["names"][side]]), _thing(data[side])
 
-    for record in found:
-        name, thing = place(record.data)
+    places = [place(record.data) for record in found]
+    for record, (name, thing) in zip(found, places, strict=True):
         same = met.setdefault(name, {}).setdefault(thing, (shown(record.data), set()))
         same[1].add(record.data["names"][other])
     counting = {
         name: max(things, key=lambda thing, things=things: (things[thing][0], len(things[thing][1]), thing))
         for name, things in met.items()
     }
-    return [record for record in found if counting[(at := place(record.data))[0]] == at[1]]
+    return [record for record, (name, thing) in zip(found, places, strict=True) if counting[name] == thing]
 
 
 def _thing(described: Mapping[str, Any]) -> str:
