@@ -17,6 +17,7 @@ JUMP = 1.0  # metres between two frames: no joint moves so fast (30 m/s at 30 fr
 SWAP = 0.3  # metres that a left and a right joint move together before a swap is suspected
 UNSTABLE = 0.15  # coefficient of variation of a bone's length within a clip
 ABSENT = 0.2  # share of frames without a body
+NEVER_SEEN = 0.99  # share of its frames at the origin from which on a joint is no joint of the data
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,7 @@ class ClipQuality:
         jumps: Joint moves of more than a metre between two frames.
         unstable: Median over bones of the coefficient of variation of their length; not a number for a single pose.
         swaps: Frames from which on left and right seem to have changed places.
+        unseen: (V,) share of the first body's frames in which each joint is at the origin, so not seen; nan without a body.
         digest: Equal for clips of equal coordinates.
     """
 
@@ -35,6 +37,7 @@ class ClipQuality:
     jumps: int
     unstable: float
     swaps: int
+    unseen: np.ndarray
     digest: str
 
 
@@ -42,10 +45,13 @@ def clip_quality(clip: np.ndarray, layout: Layout) -> ClipQuality:
     """Looks at one clip (3, T, V, M) in metres; bones, jumps and swaps are those of all bodies."""
     there = clip.any(axis=(0, 2))  # (T, M)
     jumps, swaps, variations = 0, 0, []
+    unseen = np.full(clip.shape[2], np.nan)
     for body in range(clip.shape[3]):
         poses = clip[..., body][:, there[:, body]].astype(np.float64)  # (3, T', V)
         moved = np.linalg.norm(np.diff(poses, axis=1), axis=0)  # (T' - 1, V)
         seen = (poses != 0).any(axis=0)  # a joint at the origin is absent
+        if body == 0 and len(seen):
+            unseen = 1 - seen.mean(axis=0)
         jumps += int((moved[seen[1:] & seen[:-1]] > JUMP).sum())
         swaps += _swaps(poses, layout)
         bones = np.array(layout.bones)
@@ -54,7 +60,8 @@ def clip_quality(clip: np.ndarray, layout: Layout) -> ClipQuality:
             mean = lengths.mean(axis=0)
             variations.append(np.median(lengths.std(axis=0)[mean > 0] / mean[mean > 0]) if (mean > 0).any() else 0.0)
     digest = hashlib.sha256(np.ascontiguousarray(clip)).hexdigest()
-    return ClipQuality(float(1 - there[:, 0].mean()), jumps, float(np.mean(variations)) if variations else np.nan, swaps, digest)
+    unstable = float(np.mean(variations)) if variations else np.nan
+    return ClipQuality(float(1 - there[:, 0].mean()), jumps, unstable, swaps, unseen, digest)
 
 
 def _swaps(poses: np.ndarray, layout: Layout) -> int:
@@ -77,6 +84,8 @@ class Quality:
     """What was found in a data set.
 
     Args:
+        joints: Their names.
+        names: Of the clips.
         clips: One entry a clip.
         duplicates: Groups of clips (their names) with equal coordinates.
         across: For each target of the protocol, the names of the first copies that stand on both sides of its split, and how many
@@ -86,6 +95,7 @@ class Quality:
         room_guess: Share of clips whose person is named by the commonest one of their set-up; None without set-ups.
     """
 
+    joints: Sequence[str]
     names: Sequence[str]
     clips: Sequence[ClipQuality]
     lengths: np.ndarray
@@ -104,6 +114,7 @@ class Quality:
         found = [
             ("clips", f"{len(lengths)}, {lengths.min()} to {lengths.max()} frames, median {np.median(lengths):.0f}"),
             ("absent frames", f"{absent.mean():.1%}; more than {ABSENT:.0%} in {self._some(absent > ABSENT)}"),
+            ("joints not seen", self._unseen()),
             ("jumps", f"{jumps.sum()} of a joint by over {JUMP:g} m between two frames, in {self._some(jumps > 0)}"),
             (
                 "bone lengths",
@@ -126,6 +137,20 @@ class Quality:
                 ("set-ups", f"{alone}; naming the commonest person of a set-up is right for {self.room_guess:.1%} of clips")
             )
         return found
+
+    def _unseen(self) -> str:
+        """How often joints are at the origin, and which of them always are."""
+        unseen = np.array([clip.unseen for clip in self.clips if np.isfinite(clip.unseen).all()])  # (N', V)
+        if not len(unseen):
+            return "no clip has a body"
+        share = unseen.mean(axis=0)
+        if not share.any():
+            return "none"
+        told = f"{share.mean():.1%} of all; most often {self.joints[share.argmax()]}, {share.max():.1%}"
+        never = [self.joints[i] for i in np.flatnonzero(share > NEVER_SEEN)]
+        if never:
+            told += f". At the origin, so not seen: {', '.join(never)}; of clips that were centred on it, hand in the originals"
+        return told
 
     def _some(self, which: np.ndarray) -> str:
         """How many clips, and the names of the first."""
@@ -156,7 +181,9 @@ def check(
         guess = float(known.groupby("setup")["subject"].agg(lambda people: people.value_counts().iloc[0]).sum() / len(known))
     duplicates = [tuple(group) for group in groups.values() if len(group) > 1]
     across = _across(duplicates, store, protocol) if protocol and duplicates else {}
-    return Quality(names, clips, store.lengths, duplicates, across, {c: v for c, v in counts.items() if v}, alone, guess)
+    return Quality(
+        store.layout.joints, names, clips, store.lengths, duplicates, across, {c: v for c, v in counts.items() if v}, alone, guess
+    )
 
 
 def _across(

@@ -41,6 +41,7 @@ from bench.submission.states import (
     WITHDRAWN,
     Entry,
     entries,
+    evaluating,
     find,
     on_the_board,
     receive,
@@ -127,26 +128,26 @@ def evaluate(
     except (ForeignError, ValueError) as error:  # what was checked a moment ago may behave otherwise now
         return Evaluation(entry.moved(REJECTED, f"it cannot be loaded: {error}"), report)
     plan = _plan(submission, spec, budget, results)
-    entry = entry.moved(EVALUATING, isolation=level if manifest.runs_code else "no code")
-    result = run_plans([plan], results, where, command)
-    try:
-        problem = _own_failure(plan, submission, result, results) or _spot_check(plan, submission, level, results)
-    except (ForeignError, ValueError) as error:
-        problem = f"a few clips, released by themselves, end in: {error}"
-    finally:
-        close_all()
-    if not problem and not result.records:
-        problem = f"nothing could be measured: {_told(result.failed[0])}"
-    if problem:
-        return Evaluation(entry.moved(REJECTED, problem), report, result)
-    noted = ["two-faced"] if _two_faced(plan, submission, results) else []
-    entry = entry.moved(EVALUATING, noted=sorted({*noted, *entry.data.get("noted", [])}))
-    measured = measure_all(result.records, results)
-    claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
-    flags = _flags(manifest, _beside_all_others(measured, result, results), claims)
-    hardware = {name: result.records[0].manifest()[name] for name in ("device", "platform")}
-    keys = [key for record in result.records for key in record.keys]
-    entry = entry.moved(FLAGGED if flags else LISTED, ", ".join(flags), records=keys, hardware=hardware)
+    with evaluating(entry, isolation=level if manifest.runs_code else "no code") as entry:
+        result = run_plans([plan], results, where, command)
+        try:
+            problem = _own_failure(plan, submission, result, results) or _spot_check(plan, submission, level, results)
+        except (ForeignError, ValueError) as error:
+            problem = f"a few clips, released by themselves, end in: {error}"
+        finally:
+            close_all()
+        if not problem and not result.records:
+            problem = f"nothing could be measured: {_told(result.failed[0])}"
+        if problem:
+            return Evaluation(entry.moved(REJECTED, problem), report, result)
+        noted = ["two-faced"] if _two_faced(plan, submission, results) else []
+        entry = entry.moved(EVALUATING, noted=sorted({*noted, *entry.data.get("noted", [])}))
+        measured = measure_all(result.records, results)
+        claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
+        flags = _flags(manifest, _beside_all_others(measured, result, results), claims)
+        hardware = {name: result.records[0].manifest()[name] for name in ("device", "platform")}
+        keys = [key for record in result.records for key in record.keys]
+        entry = entry.moved(FLAGGED if flags else LISTED, ", ".join(flags), records=keys, hardware=hardware)
     supersede(entry, results)
     return Evaluation(entry, report, result, measured, claims, digest([entry.data["identity"], asdict(budget)]))
 

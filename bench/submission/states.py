@@ -5,6 +5,7 @@
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from bench.submission.manifest import Manifest, check_files, check_size, copy_fi
 RECEIVED, CHECKED, EVALUATING = "received", "checked", "evaluating"
 LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN = "listed", "listed-with-flags", "rejected", "superseded", "withdrawn"
 SHOWN = (LISTED, FLAGGED)
+_STATE = "state.json"
 _FROM = {  # which states may follow
     RECEIVED: (CHECKED, REJECTED, WITHDRAWN),
     CHECKED: (EVALUATING, CHECKED, REJECTED, WITHDRAWN),
@@ -66,8 +68,24 @@ class Entry:
             raise UserError(f"{self.provider} is {self.state} and cannot become {state}")
         step = {"state": state, "date": _now(), "why": printable(why)}
         data = {**self.data, **known, "history": [*self.data["history"], step]}
-        write_json(self.folder / "state.json", data)
+        write_json(self.folder / _STATE, data)
         return Entry(self.folder, data)
+
+
+@contextmanager
+def evaluating(entry: Entry, isolation: str) -> Iterator[Entry]:
+    """An evaluation; if it comes to no end (Ctrl-C, a full disk), what was listed before is listed as it was.
+
+    Args:
+        isolation: Level at which its code runs, or `no code`.
+    """
+    try:
+        yield entry.moved(EVALUATING, isolation=isolation)
+    except BaseException:
+        now = Entry(entry.folder, read_json(entry.folder / _STATE))
+        if entry.state in SHOWN and now.state == EVALUATING:
+            now.moved(entry.state, entry.reason, isolation=entry.data["isolation"], noted=entry.data.get("noted", []))
+        raise
 
 
 def _now() -> str:
@@ -86,8 +104,8 @@ def receive(folder: Path, results: Path, *, supersedes: bool = False) -> Entry:
     """
     manifest = read_manifest(folder)
     path = results / "submissions" / manifest.name / manifest.version
-    if (path / "state.json").exists():
-        entry = Entry(path, read_json(path / "state.json"))
+    if (path / _STATE).exists():
+        entry = Entry(path, read_json(path / _STATE))
         if entry.data["identity"] != identity(folder):
             raise UserError(f"{manifest.provider} was received before with other files; raise its version")
         if changed := check_files(folder, manifest):
@@ -99,8 +117,8 @@ def receive(folder: Path, results: Path, *, supersedes: bool = False) -> Entry:
     check_size(folder)
     with atomic_folder(path) as temporary:
         copy_files(folder, temporary / "files")
-        write_json(temporary / "state.json", _first(manifest, folder))
-    return Entry(path, read_json(path / "state.json"))
+        write_json(temporary / _STATE, _first(manifest, folder))
+    return Entry(path, read_json(path / _STATE))
 
 
 def _refuse_takeover(manifest: Manifest, results: Path) -> None:
@@ -136,7 +154,7 @@ def _first(manifest: Manifest, folder: Path) -> dict[str, Any]:
 
 def entries(results: Path) -> Iterator[Entry]:
     """All submissions that were received, by name and version."""
-    for path in sorted((results / "submissions").glob("*/*/state.json")):
+    for path in sorted((results / "submissions").glob(f"*/*/{_STATE}")):
         yield Entry(path.parent, read_json(path))
 
 

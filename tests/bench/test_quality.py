@@ -45,6 +45,27 @@ def test_a_joint_at_the_origin_does_not_jump():
     assert clip_quality(clip, LAYOUT).jumps == 0
 
 
+def test_a_joint_at_the_origin_is_not_seen():
+    clip = standing()
+    clip[:, 5:10] = 0  # no body: of the other fifteen frames
+    clip[:, 10:13, 3] = 0
+    unseen = clip_quality(clip, LAYOUT).unseen
+    assert unseen[3] == pytest.approx(3 / 15)
+    assert np.delete(unseen, 3).max() == 0
+    assert np.isnan(clip_quality(np.zeros_like(clip), LAYOUT).unseen).all()
+
+
+def test_clips_that_were_centred_on_a_joint_are_told(tmp_path):
+    with ClipWriter(tmp_path / "store", LAYOUT, {"dataset": "x", "frame_rate": 30.0}) as writer:
+        for i in range(4):
+            clip = standing(seed=i)
+            labels = {"clip": f"c{i}", "action": i % 2, "subject": i // 2, "performance": f"c{i}"}
+            writer.add(clip - clip[:, :, LAYOUT.centre : LAYOUT.centre + 1], labels)
+    told = dict(check(ClipStore.open(tmp_path / "store")).lines())["joints not seen"]
+    centre = LAYOUT.joints[LAYOUT.centre]
+    assert told.startswith(f"4.0% of all; most often {centre}, 100.0%. At the origin, so not seen: {centre}; ")
+
+
 def test_bones_that_grow_are_unstable():
     clip = standing()
     clip *= np.linspace(1, 2, 20).reshape(1, -1, 1, 1)
@@ -83,6 +104,7 @@ def test_copies_uneven_labels_and_rooms_are_found(store):
     assert found.room_guess == pytest.approx((3 + 2) / 8)
     told = dict(found.lines())
     assert told["copies"] == "c0 = c2 = c5"
+    assert told["joints not seen"] == "none"
     assert told["clips per subject"].startswith("2 to 3; the largest is 37.5% of all")
     assert told["set-ups"].startswith("2 of 3 people")
 

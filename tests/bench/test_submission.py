@@ -24,7 +24,7 @@ from bench.submission.isolation import probe
 from bench.submission.manifest import ManifestError, check_files, copy_files, read_manifest, seal
 from bench.submission.prepared import read_scores
 from bench.submission.session import close_all
-from bench.submission.states import entries, find, off_the_board, receive
+from bench.submission.states import entries, evaluating, find, off_the_board, receive
 from bench.submission.template import KINDS, new_submission
 from bench.summary import set_aside
 from tests.bench.hostile import write_method
@@ -357,6 +357,26 @@ def test_states_follow_each_other_as_declared_and_keep_their_history(tmp_path):
     assert off_the_board(results) == {entry.data["identity"]: "withdrawn: by its authors"}
     with pytest.raises(UserError, match="there are hostile"):
         find(results, "other")
+
+
+@pytest.mark.parametrize("ends_by", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("before", ["listed", "listed-with-flags"])
+def test_what_is_listed_stays_so_if_an_evaluation_comes_to_no_end(tmp_path, before, ends_by):
+    entry = receive(write_method(tmp_path / "m", "pass"), tmp_path / "results").moved("checked")
+    with evaluating(entry, "namespace") as entry:
+        entry = entry.moved(before, "why", noted=["two-faced"])
+    with pytest.raises(ends_by), evaluating(entry, "process") as again:
+        again.moved("evaluating", noted=[])
+        raise ends_by
+    (now,) = entries(tmp_path / "results")
+    assert (now.state, now.reason, now.data["isolation"], now.data["noted"]) == (before, "why", "namespace", ["two-faced"])
+
+
+def test_what_was_never_listed_is_not_after_an_evaluation_that_comes_to_no_end(tmp_path):
+    entry = receive(write_method(tmp_path / "m", "pass"), tmp_path / "results").moved("checked")
+    with pytest.raises(KeyboardInterrupt), evaluating(entry, "namespace"):
+        raise KeyboardInterrupt
+    assert [e.state for e in entries(tmp_path / "results")] == ["evaluating"]
 
 
 # Evaluation
