@@ -95,13 +95,14 @@ def drop(
     from bench.registry import ANONYMIZERS, ATTACKERS
 
     asked = {"anonymizer": (anonymizer, ANONYMIZERS), "attacker": (attacker, ATTACKERS)}
-    names = {side: _names(text, known) for side, (text, known) in asked.items() if text}
-    if not names:
+    if not (anonymizer or attacker):
         raise click.UsageError("name an --anonymizer, an --attacker or both")
     _refuse_empty(results)
     _refuse_busy(results)
     with alone(results):
         inventory = _inventory(results)
+        measured = {side: {record.data["names"][side] for record in inventory.records} for side in asked}
+        names = {side: _names(text, registry, measured[side]) for side, (text, registry) in asked.items() if text}
         doomed = [
             record
             for record in inventory.records
@@ -115,14 +116,15 @@ def drop(
     click.echo(f"{len(doomed)} records {'would be ' if dry_run else ''}removed")
 
 
-def _names(text: str, registry: Any) -> set[str]:
-    """What tables call what is asked for; of a plugin that is no longer installed, what was written."""
-    from bench.specs import SpecError, parse_specs
+def _names(text: str, registry: Any, measured: set[str]) -> set[str]:
+    """What tables call what is asked for; of a plugin that is no longer installed, what was written.
 
-    try:
-        return {str(spec) for spec in parse_specs(text, registry)}
-    except SpecError:
-        return {text}
+    Raises:
+        SpecError: if something is neither known nor measured.
+    """
+    from bench.specs import parse_specs
+
+    return {text} if text in measured else {str(spec) for spec in parse_specs(text, registry)}
 
 
 def _refuse_busy(results: Path) -> None:

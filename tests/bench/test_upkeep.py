@@ -18,6 +18,7 @@ from bench.files import UserError
 from bench.inventory import Inventory
 from bench.occupied import alone, at_work, looking
 from bench.records import records
+from bench.registry import ATTACKERS
 from bench.stages import CHECKPOINT
 from bench.status import Reporter
 from tests.tiny import (
@@ -89,6 +90,15 @@ def test_what_was_only_tried_is_dropped_and_nothing_else(copied):
     assert bench("store", "drop", "--anonymizer", "gauss:std=.1", results=copied).exit_code == 0
     assert {json.loads(text)["names"]["anonymizer"] for text in record_bytes(copied).values()} == {"identity", "null"}
     assert bench("store", "drop", results=copied).exit_code == 2
+
+
+def test_what_is_misspelt_is_told_and_what_is_no_longer_installed_is_dropped(copied, monkeypatch):
+    told = bench("store", "drop", "--attacker", "bones-ldda", results=copied)
+    assert (told.exit_code, "did you mean bones-lda" in told.output) == (2, True), told.output
+    of = [key for key, text in record_bytes(copied).items() if json.loads(text)["names"]["attacker"] == "bones-lda"]
+    monkeypatch.delitem(ATTACKERS._builtin, "bones-lda")
+    told = bench("store", "drop", "--attacker", "bones-lda", results=copied)
+    assert (told.exit_code, told.output) == (0, f"{len(of)} records removed\n")
 
 
 def test_a_run_on_a_full_disk_names_what_failed_and_what_is_not_written(copied, tmp_path):
