@@ -11,7 +11,7 @@ import numpy as np
 from bench.executors import Where
 from bench.experiment import Experiment
 from bench.files import UserError
-from bench.measured import measure
+from bench.measure import measure
 from bench.occupied import at_work
 from bench.plan import Plan, make_plan
 from bench.presets import get_preset

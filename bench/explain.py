@@ -9,7 +9,7 @@ from rich.tree import Tree
 
 from bench.files import UserError
 from bench.inventory import Inventory
-from bench.measured import measure
+from bench.measure import measure
 from bench.metrics.identification import cumulative_match
 from bench.protocols import SUBJECT
 from bench.records import Record

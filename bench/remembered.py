@@ -17,7 +17,8 @@ import numpy as np
 
 from bench import metrics
 from bench.files import atomic_file, digest, file_digest
-from bench.measured import Measured, measure
+from bench.measure import measure
+from bench.measured import Measured
 from bench.metrics.uncertainty import Estimate, Sample
 from bench.records import Record
 
@@ -44,7 +45,7 @@ def measured_or_remembered(records: Sequence[Record], results: Path | None) -> M
 def _code() -> str:
     """Digest of the source of whatever a measurement depends on."""
     here = Path(__file__).parent
-    files = [*Path(metrics.__file__).parent.glob("*.py"), here / "measured.py", here / "records.py"]
+    files = [*Path(metrics.__file__).parent.glob("*.py"), *(here / f"{name}.py" for name in ("measure", "measured", "records"))]
     return digest(sorted(file_digest(file) for file in files))
 
 

@@ -13,7 +13,7 @@ import torch
 from bench.data.clips import ClipSet
 from bench.data.prepare import prepare
 from bench.jobs import Job
-from bench.measured import people_of
+from bench.measure import people_of
 from bench.metrics.identification import top_k
 from bench.metrics.uncertainty import Estimate
 from bench.pipeline import Bench

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import binomtest, fisher_exact
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
-from bench.measured import _retention
+from bench.measure import _retention
 from bench.metrics.comparison import difference
 from bench.metrics.identification import normalised_leakage, retention, top_k
 from bench.metrics.tradeoff import hypervolume, pareto_set

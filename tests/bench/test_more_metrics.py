@@ -9,7 +9,7 @@ from scipy.stats import multivariate_normal
 from scipy.stats import t as student
 from sklearn.metrics import f1_score, log_loss
 
-from bench.measured import _of_ten
+from bench.measure import _of_ten
 from bench.metrics import information, risk
 from bench.metrics.comparison import difference, holm, rank_groups, rank_ranges
 from bench.metrics.identification import (
@@ -369,7 +369,7 @@ def test_p_value_of_a_leak_where_there_is_none():
 
 def test_a_gap_between_groups_is_called_unlikely_as_often_as_its_level_says():
     """People who do not differ by gender or height; then one group that leaks far more."""
-    from bench.measured import _widest_gap
+    from bench.measure import _widest_gap
 
     subjects = np.repeat(np.arange(20), 30)
     groups = {"gender": ["F", "M"] * 10, "height": ["a", "b", "c", "", "b"] * 4, "one": ["x"] * 20}
