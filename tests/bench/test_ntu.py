@@ -1,24 +1,20 @@
 """The NTU RGB+D reader on three real files, where they are, and on made-up ones in the same format."""
 
-import dataclasses
 import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.data import ntu, ntu_files
+from bench.data import ntu_files
 from bench.data.dataset import DataError
 from bench.data.ntu import NTU60, NTU120
 from bench.data.ntu_files import main_bodies, parse_skeleton
 from bench.data.ntu_format import write_ntu_folder, write_skeleton
-from bench.data.prepare import prepare
 from bench.data.store import ClipStore, ClipWriter
 from bench.data.synthetic import Synthetic
-from bench.protocols import Protocol, ProtocolError, instantiate
-from bench.registry import DATASETS
+from bench.protocols import ProtocolError, instantiate
 from bench.skeleton import get_layout
-from bench.specs import parse_spec
 
 NAMES = ["S001C001P001R001A011", "S001C003P008R002A058", "S002C001P003R001A003"]
 
@@ -447,73 +443,6 @@ def test_protocols(tmp_path):
         instantiate(NTU60.protocols["xsetup-reid"], "subject", labels, "ntu60")
 
 
-@pytest.fixture(scope="module")
-def real_labels(samples):
-    """Labels of all clips of NTU RGB+D 60 that are not listed as missing, from their names."""
-    import lzma
-
-    import pandas as pd
-
-    with lzma.open(samples / "NTU_RGBD60_available_names.txt.xz", "rt") as file:
-        names = file.read().split()
-    return pd.DataFrame([ntu_files.clip_labels(f"{name.removesuffix('.skeleton')}.skeleton") for name in names]).convert_dtypes()
-
-
-@pytest.mark.parametrize(
-    ("protocol", "target", "train", "test"),
-    [
-        ("xsub", "action", 40_091, 16_487),
-        ("xview", "subject", 37_646, 18_932),
-        ("xrep", "subject", 28_291, 28_287),
-        ("xrep-parity", "subject", 28_297, 28_281),
-    ],
-)
-def test_sizes_of_the_real_splits(real_labels, protocol, target, train, test):
-    """As counted elsewhere from the same names, and as the literature has them for xsub and xview."""
-    split = dataclasses.replace(NTU60.protocols[protocol].splits[target], alone=False)
-    part = instantiate(Protocol("test/1", {target: split}), target, real_labels, "ntu60")
-    assert (len(part.train) + len(part.validation), len(part.test)) == (train, test)
-
-
-def test_clips_of_two_people_say_nothing_of_who_is_who(real_labels):
-    """46,231 clips show one person; under xview all count, as in the literature."""
-    for protocol in ("xrep", "xrep-parity", "xaction"):
-        part = instantiate(NTU60.protocols[protocol], "subject", real_labels, "ntu60")
-        assert len(part.train) + len(part.validation) + len(part.test) == 46_231
-    assert not NTU60.protocols["xview"].splits["subject"].alone
-    assert not NTU60.protocols["xsub"].splits["action"].alone
-    assert NTU120.protocols["linkage"].splits["linkage"].alone
-
-
-def test_priors_of_the_real_data(real_labels):
-    assert len(real_labels) == 56_578
-    part = instantiate(NTU60.protocols["xview"], "subject", real_labels, "ntu60")
-    assert (round(part.prior, 3), round(part.prior_top5, 3)) == (0.101, 0.437)
-    sessions = instantiate(NTU60.protocols["xsetup-reid"], "subject", real_labels, "ntu60")
-    assert sessions.classes == (1, 2, 3, 4, 7, 8, 9, 10, 13, 15, 16, 17, 18, 19, 20, 21, 25, 27, 28, 37, 39)
-
-
-def test_linkage_is_learnt_on_the_first_people_and_asked_of_the_others():
-    import pandas as pd
-
-    early, late = (1, 2, 59, 60), (61, 62, 119, 120)
-    seen = [(1, 1, early), (2, 1, early), (8, 1, early), (8, 20, late), (41, 18, late), (42, 18, late)]
-    rows = [
-        {"clip": f"{s}-{p}-{a}-{r}", "subject": p, "action": a, "setup": s, "replication": r, "performance": f"{s}-{p}-{a}-{r}"}
-        for p, s, actions in seen
-        for a in actions
-        for r in range(1, 9)
-    ]
-    labels = pd.DataFrame(rows).convert_dtypes()
-    part = instantiate(NTU120.protocols["linkage"], "linkage", labels, "ntu120")
-    learnt, asked = np.concatenate([part.train, part.validation]), part.test
-    assert set(labels["subject"][learnt]) == {1, 2, 8}
-    assert set(labels["action"][learnt]) == set(early)
-    assert set(labels["subject"][asked]) == {41, 42}  # person 8, who came back, is in neither
-    assert set(labels["action"][asked]) == set(late)
-    assert "linkage" not in NTU60.protocols
-
-
 def test_what_the_owners_state():
     small, large = NTU60.protocols["xrep"].splits["action"].train, NTU120.protocols["xrep"].splits["action"].train
     assert (len(small), len(large)) == (20, 53)
@@ -528,70 +457,3 @@ def test_what_the_owners_state():
     assert {number: names[number] for number in known} == known
     # Two-person actions: 50 to 60 and 106 to 120.
     assert all("other" in names[a] or a in (58,) for a in range(50, 61))
-
-
-def test_an_interrupted_preparation_goes_on(tmp_path, monkeypatch):
-    """The files that were read are not read again, and the store is the one of an undisturbed run."""
-    people = Synthetic(people=2, motions=2, replications=2, cameras=1)
-    write_ntu_folder(people, tmp_path / "clips")
-    spec = parse_spec("ntu60", DATASETS)
-    whole = prepare(spec, tmp_path / "clips", tmp_path / "whole")
-
-    def stop(done, total):
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(spec, tmp_path / "clips", tmp_path / "results", stop)
-    read_again, said = [], []
-    monkeypatch.setattr(ntu, "read_clip", lambda member: read_again.append(member.name) or ntu_files.read_clip(member))
-    store = prepare(spec, tmp_path / "clips", tmp_path / "results", say=said.append)
-    assert len(read_again) == len(whole) - 5
-    assert said == ["ntu60: goes on after the 5 clips of an interrupted attempt"]
-    for name in ("frames.npy", "index.npy", "labels.csv", "meta.json"):
-        assert (store.path / name).read_bytes() == (whole.path / name).read_bytes()
-
-
-@pytest.mark.parametrize("change", ["table", "list", "file", "nothing"])
-def test_a_preparation_goes_on_only_with_the_same_files(tmp_path, change):
-    """Tables beside the clips decide on them as well as the clips' own files do."""
-    people = Synthetic(people=2, motions=2, replications=2, cameras=1)
-    files = write_ntu_folder(people, tmp_path / "all" / "clips")
-    table = tmp_path / "genders" / "table.csv"
-    table.parent.mkdir()
-    table.write_text("P,Gender\n1,F\n2,M\n")
-    spec = parse_spec(f"ntu60:gender_csv={table}", DATASETS)
-
-    def stop(done, total):
-        if done == 5:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prepare(spec, tmp_path / "all" / "clips", tmp_path / "results", stop)
-    if change == "table":
-        table.write_text("P,Gender\n1,M\n2,F\n\n")
-    elif change == "list":
-        (tmp_path / "all" / "NTU_RGBD_samples_with_missing_skeletons.txt").write_text(f"prose\n{files[0].stem}\n")
-    elif change == "file":
-        files[-1].write_bytes(files[-1].read_bytes() + b"\n")
-    said = []
-    store = prepare(spec, tmp_path / "all" / "clips", tmp_path / "results", say=said.append)
-    assert bool(said) == (change == "nothing")
-    labels = store.labels
-    assert (labels.loc[labels["subject"] == 1, "gender"] == ("M" if change == "table" else "F")).all()
-    assert len(store) == len(files) - (change == "list")
-
-
-def test_a_store_that_was_put_aside_by_a_killed_process_comes_back(tmp_path):
-    people = Synthetic(people=2, motions=2, replications=2, cameras=1)
-    write_ntu_folder(people, tmp_path / "clips")
-    spec = parse_spec("ntu60", DATASETS)
-    path = prepare(spec, tmp_path / "clips", tmp_path / "results").path
-    aside = path.parent / ".ntu60.x1y2.old"
-    aside.mkdir()
-    path.rename(aside / "ntu60")
-    (tmp_path / "clips" / "S001C001P001R001A001.skeleton").write_text("cut")
-    with pytest.raises(DataError, match="S001C001P001R001A001"):
-        prepare(spec, tmp_path / "clips", tmp_path / "results")
-    assert len(ClipStore.open(path)) > 0
-    assert not aside.exists()

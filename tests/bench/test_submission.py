@@ -1,7 +1,6 @@
-"""Submissions: manifest, template, check, what holds no code, states, evaluation."""
+"""Submissions: template, check, what holds no code, evaluation."""
 
 import json
-import shutil
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +9,8 @@ import numpy as np
 import pytest
 
 from bench.data.prepare import open_or_prepare
-from bench.files import UserError, write_json
+from bench.files import UserError
 from bench.grid import Grid
-from bench.occupied import at_work
 from bench.plan import choose_protocol
 from bench.protocols import instantiate
 from bench.records import records
@@ -21,28 +19,18 @@ from bench.report.board import load_boards
 from bench.specs import parse_spec
 from bench.submission.evaluate import Budget, evaluate
 from bench.submission.isolation import probe
-from bench.submission.manifest import ManifestError, check_files, copy_files, read_manifest, seal
+from bench.submission.manifest import seal
 from bench.submission.prepared import read_scores
 from bench.submission.session import close_all
-from bench.submission.states import entries, evaluating, find, off_the_board, receive
+from bench.submission.states import find, receive
 from bench.submission.template import KINDS, new_submission
 from bench.summary import set_aside
 from tests.bench.hostile import write_method
 from tests.bench.test_isolation import _silent, checked, wrong
+from tests.bench.test_manifest import GOOD, manifest
 from tests.tiny import HERE, bench, shrink_budget
 
 DATA = "synthetic:people=6,motions=3,cameras=1"
-GOOD = """
-schema = 1
-kind = "code"
-name = "acme-blur"
-version = "1.0"
-authors = ["A. Uthor"]
-licence = "MIT"
-[code]
-source = "src"
-target = "acme:Blur"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -63,85 +51,6 @@ def level() -> str:
     return "namespace"
 
 
-def manifest(folder: Path, text: str = GOOD) -> Path:
-    folder.mkdir(exist_ok=True)
-    (folder / "submission.toml").write_text(text, encoding="utf-8")
-    return folder
-
-
-# Manifest
-
-
-def test_a_whole_manifest_is_read(tmp_path):
-    found = read_manifest(manifest(tmp_path))
-    assert (found.provider, found.code.target, found.seeds) == ("acme-blur 1.0", "acme:Blur", [0, 1, 2])
-
-
-def test_everything_that_is_wrong_is_told_at_once(tmp_path):
-    text = GOOD.replace("schema = 1", "schema = 7").replace('"acme-blur"', '"Acme Blur"').replace("licence", "license")
-    text = text.replace('"acme:Blur"', '"acme.Blur"')
-    with pytest.raises(ManifestError) as caught:
-        read_manifest(manifest(tmp_path, text))
-    assert {where for where, _, _ in caught.value.problems} == {"schema", "name", "licence", "license", "code.target"}
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "told"),
-    [
-        ('kind = "code"', 'kind = "weights"', r"needs the table \[weights\]"),
-        ("[code]", "[data]", "data.folder"),
-        ("schema = 1", "schema = 1\nseeds = [1, 1]", "a seed is given twice"),
-        ("schema = 1", "schema = 1\nseeds = [true]", "seeds.0"),
-        ("schema = 1", "schema = 1\nfiles = [{path='a', sha256='x'}]", "files.0.sha256"),
-        ("schema = 1", "schema = ", "it is no TOML"),
-        ('source = "src"', 'source = "../other"', "code.source"),
-        ('source = "src"', 'source = "/etc"', "code.source"),
-    ],
-)
-def test_a_wrong_manifest_is_refused_with_the_place(tmp_path, old, new, told):
-    with pytest.raises(ManifestError, match=told):
-        read_manifest(manifest(tmp_path, GOOD.replace(old, new)))
-
-
-def test_no_manifest_and_a_link_for_one_are_refused(tmp_path):
-    with pytest.raises(ManifestError, match="bench submit new"):
-        read_manifest(tmp_path)
-    (tmp_path / "real").write_text(GOOD)
-    (tmp_path / "submission.toml").symlink_to(tmp_path / "real")
-    with pytest.raises(ManifestError, match="a link"):
-        read_manifest(tmp_path)
-
-
-def test_files_are_what_the_manifest_says(tmp_path):
-    folder = write_method(tmp_path / "m", "pass")
-    assert check_files(folder, read_manifest(folder)) == []
-    (folder / "src" / "method.py").write_text("changed")
-    (folder / "extra.txt").write_text("x")
-    found = check_files(folder, read_manifest(folder))
-    assert [where for where, _, _ in found] == ["extra.txt", "src/method.py"]
-    (folder / "src" / "method.py").unlink()
-    assert ("src/method.py", "it is listed but not there") in [f[:2] for f in check_files(folder, read_manifest(folder))]
-    assert seal(folder) == 1
-    assert check_files(folder, read_manifest(folder)) == []
-
-
-def test_what_tools_leave_behind_is_no_part_of_a_submission(tmp_path):
-    """A results folder of `bench`, as `bench submit check .` makes one, and what pip builds; one only named so is."""
-    folder = write_method(tmp_path / "m", "pass")
-    with at_work(folder / "results"):
-        (folder / "results" / "clips.npy").write_text("real people")
-    for name in ("build/lib/method.py", "src/method.egg-info/PKG-INFO", "src/__pycache__/method.pyc"):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text("x")
-    assert check_files(folder, read_manifest(folder)) == []
-    assert seal(folder) == 1
-    copy_files(folder, tmp_path / "copy")
-    assert not (tmp_path / "copy" / "results").exists()
-    (folder / "src" / "results").mkdir()
-    (folder / "src" / "results" / "table.txt").write_text("x")
-    assert [where for where, _, _ in check_files(folder, read_manifest(folder))] == ["src/results/table.txt"]
-
-
 @pytest.mark.parametrize("to", ["/etc/passwd", "../../secret", "src"])
 def test_links_are_refused_and_never_followed(tmp_path, results, to):
     (tmp_path / "secret").write_text("s3cret")
@@ -154,23 +63,6 @@ def test_links_are_refused_and_never_followed(tmp_path, results, to):
         seal(folder)
     entry = receive(folder, tmp_path / "results")
     assert not (entry.files / "link").exists()
-
-
-def test_a_copy_that_follows_links_would_take_the_secret_in(tmp_path):
-    """Positive control."""
-    (tmp_path / "secret").write_text("s3cret")
-    folder = write_method(tmp_path / "m", "pass")
-    (folder / "link").symlink_to("../secret")
-    shutil.copytree(folder, tmp_path / "copy")
-    assert (tmp_path / "copy" / "link").read_text() == "s3cret"
-
-
-def test_sealing_keeps_what_authors_wrote(tmp_path):
-    folder = manifest(tmp_path, GOOD + "# a remark\n")
-    (folder / "a.txt").write_text("a")
-    seal(folder)
-    assert "# a remark" in (folder / "submission.toml").read_text()
-    assert [file.path for file in read_manifest(folder).files] == ["a.txt"]
 
 
 def test_the_name_of_a_built_in_method_is_taken(tmp_path, results):
@@ -320,65 +212,6 @@ def test_whole_scores_are_read(tmp_path):
     assert read_scores(path)["scores"].shape == (1, 2)
 
 
-# States
-
-
-def test_a_version_is_received_once(tmp_path):
-    folder = write_method(tmp_path / "m", "pass")
-    first = receive(folder, tmp_path / "results")
-    assert receive(folder, tmp_path / "results").data == first.data
-    assert (first.state, [e.provider for e in entries(tmp_path / "results")]) == ("received", ["hostile 1"])
-    (folder / "more.txt").write_text("x")
-    seal(folder)
-    with pytest.raises(UserError, match="raise its version"):
-        receive(folder, tmp_path / "results")
-
-
-def test_an_edit_that_was_not_sealed_is_not_what_was_received(tmp_path):
-    """The manifest is the same: what was measured of the old files must not pass for a measurement of the new ones."""
-    folder = write_method(tmp_path / "m", "pass")
-    receive(folder, tmp_path / "results")
-    (code,) = (path for path in folder.rglob("*.py") if "batch" in path.read_text())
-    code.write_text(code.read_text() + "# changed\n")
-    with pytest.raises(UserError, match=r"was received before, and .* sha256 .* raise its version"):
-        receive(folder, tmp_path / "results")
-
-
-def test_states_follow_each_other_as_declared_and_keep_their_history(tmp_path):
-    results = tmp_path / "results"
-    entry = receive(write_method(tmp_path / "m", "pass"), results)
-    with pytest.raises(UserError, match="cannot become listed"):
-        entry.moved("listed")
-    for state in ("checked", "evaluating", "listed"):
-        entry = entry.moved(state)
-    assert off_the_board(results) == {}
-    entry = find(results, "hostile")[0].moved("withdrawn", "by its authors")
-    assert [step["state"] for step in entry.data["history"]] == ["received", "checked", "evaluating", "listed", "withdrawn"]
-    assert off_the_board(results) == {entry.data["identity"]: "withdrawn: by its authors"}
-    with pytest.raises(UserError, match="there are hostile"):
-        find(results, "other")
-
-
-@pytest.mark.parametrize("ends_by", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("before", ["listed", "listed-with-flags"])
-def test_what_is_listed_stays_so_if_an_evaluation_comes_to_no_end(tmp_path, before, ends_by):
-    entry = receive(write_method(tmp_path / "m", "pass"), tmp_path / "results").moved("checked")
-    with evaluating(entry, "namespace") as entry:
-        entry = entry.moved(before, "why", noted=["two-faced"])
-    with pytest.raises(ends_by), evaluating(entry, "process") as again:
-        again.moved("evaluating", noted=[])
-        raise ends_by
-    (now,) = entries(tmp_path / "results")
-    assert (now.state, now.reason, now.data["isolation"], now.data["noted"]) == (before, "why", "namespace", ["two-faced"])
-
-
-def test_what_was_never_listed_is_not_after_an_evaluation_that_comes_to_no_end(tmp_path):
-    entry = receive(write_method(tmp_path / "m", "pass"), tmp_path / "results").moved("checked")
-    with pytest.raises(KeyboardInterrupt), evaluating(entry, "namespace"):
-        raise KeyboardInterrupt
-    assert [e.state for e in entries(tmp_path / "results")] == ["evaluating"]
-
-
 # Evaluation
 
 
@@ -511,11 +344,3 @@ def test_mistakes_on_the_command_line_are_told_in_one_line(tmp_path):
         done = run("submit", *arguments, results=tmp_path / "results")
         assert done.exit_code == (1 if arguments[0] == "check" else 2), done.output  # a check that finds something is no mistake
         assert told in done.output, done.output
-
-
-def test_a_broken_state_file_is_no_entry(tmp_path):
-    folder = tmp_path / "submissions" / "a" / "1"
-    folder.mkdir(parents=True)
-    write_json(folder / "other.json", {})
-    assert list(entries(tmp_path)) == []
-    shutil.rmtree(folder)
