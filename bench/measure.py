@@ -24,6 +24,7 @@ from bench.metrics.uncertainty import (
     Sample,
     balanced_trials,
     estimate,
+    estimate_all_or_nothing,
     jackknifed,
     mean_of_known,
     unless_equal,
@@ -38,6 +39,7 @@ _TIE = 1e-12
 _DIGITS = 12  # of standard deviations: equal values differ by rounding
 _SETS = (5, 10)  # pairs of clips that are put together
 _VOTES = (2, 5, 10)  # clips that are put together
+_UNKNOWN = Estimate(math.nan, math.nan, math.nan, np.empty(0), Sample(()), SHARE)
 
 
 def measure(records: Sequence[Record]) -> Measured:
@@ -55,7 +57,7 @@ def measure(records: Sequence[Record]) -> Measured:
         actors.mean(_hits(predictions, f"action_{which}", action_label)) for which in ("reference", "raw", "retrained")
     )
     named, plain, linked, of_people = {}, {}, {}, []
-    of_ten = Estimate(math.nan, math.nan, math.nan, np.empty(0), Sample(()), SHARE)
+    of_ten = _UNKNOWN
     if "mated" in first:
         leakage, of_draws, linked = _linkage(predictions, data)
     else:
@@ -90,7 +92,7 @@ def measure(records: Sequence[Record]) -> Measured:
         if data["target"] == SUBJECT:
             of_people = sorted(recalls(hits, label).tolist())
             named |= _of_people(scores, hits, label, people, data["chance"])
-            of_ten = _of_ten(scores, label, people, of_ten)
+            of_ten = of_ten_clips(scores, label)
             plain |= _widest_gap(hits, first["subject"], data["groups"])
     each = np.reshape(of_draws, (len(records), data["draws"]))
     of_seeds, of_releases = variance_components(each)
@@ -220,35 +222,36 @@ def _of_people(
         "gini": people.estimate(risk.gini, SHARE),
     }
     for size in (*_VOTES, "all"):
-        owners, named = _voted(scores, label, people, None if size == "all" else size)
-        if len(owners):
-            draws = replace(people, codes=owners).mean(named)
-            found[f"top1_of_{size}_clips"] = people.estimate(draws, SHARE, len(owners))
+        named, sets = _voted(scores, label, None if size == "all" else size)
+        if len(sets):
+            found[f"top1_of_{size}_clips"] = estimate_all_or_nothing(named, sets)
     return found
 
 
-def _voted(scores: Sequence[np.ndarray], label: np.ndarray, people: People, size: int | None) -> tuple[np.ndarray, np.ndarray]:
-    """Whose each set of so many clips is, as codes of `people`, and how often it is named right, over seeds and draws."""
-    code_of = np.zeros(label.max() + 1, dtype=int)  # of the person whom a label names
-    code_of[label] = people.codes
+def _voted(scores: Sequence[np.ndarray], label: np.ndarray, size: int | None) -> tuple[np.ndarray, np.ndarray]:
+    """Of each person who has so many clips: how often a set of them names that person, over seeds and draws; how many sets."""
     voted = [vote(s, label, size, np.random.default_rng(0)) for s in scores]
-    owners = voted[0][1]  # the same sets, whoever reads them
-    return code_of[owners], np.mean([top_k(s, of, 1) for s, of in voted], axis=0)
+    _, who, sets = np.unique(voted[0][1], return_inverse=True, return_counts=True)  # the same sets, whoever reads them
+    named = np.mean([top_k(s, of, 1) for s, of in voted], axis=0)
+    return np.bincount(who, weights=named) / sets, sets
 
 
-def _of_ten(scores: Sequence[np.ndarray], label: np.ndarray, people: People, unknown: Estimate) -> Estimate:
-    """What ten clips of one person give, each person counting alike, and guessing nothing.
+def of_ten_clips(scores: Sequence[np.ndarray], label: np.ndarray) -> Estimate:
+    """What ten clips of one person give, each person counting alike: chance-normalised, as leakage is.
 
     Of people some of whom have no ten clips, who always says the name of one that has is right once in as many as have.
+
+    Args:
+        scores: For each seed and draw (n, K) what the attacker says of each clip.
+        label: (n,) column of the person whom it shows.
+
+    Returns:
+        Not a number of fewer than two people who have ten clips.
     """
-    owners, named = _voted(scores, label, people, 10)
-    there, who = np.unique(owners, return_inverse=True)
-    if len(there) < 2:
-        return unknown
-    having = People(who, people.weights[:, there])
-    with np.errstate(invalid="ignore"):  # a resample may hold nobody of them
-        found = having.estimate(having.balanced_mean(named, who), SHARE, len(owners))
-    chance = 1 / len(there)
+    named, _ = _voted(scores, label, 10)
+    if len(named) < 2:
+        return _UNKNOWN
+    found, chance = estimate_all_or_nothing(named), 1 / len(named)
     value, low, high, draws = (normalised_leakage(of, chance) for of in (found.value, found.low, found.high, found.draws))
     return Estimate(float(value), float(low), float(high), np.asarray(draws), found.sample, SHARE)
 

@@ -322,6 +322,32 @@ def estimate_share(draws: np.ndarray, sample: Sample, trials: float, bounds: tup
     return replace(found, low=min(alone.low, found.value), high=max(alone.high, found.value))
 
 
+def estimate_all_or_nothing(shares: np.ndarray, counts: np.ndarray | None = None) -> Estimate:
+    """Mean over people of a share that most have wholly or not at all, such as how often ten clips name somebody.
+
+    Resamples of people who are all found know nothing of people who never are. This is the posterior of the mean under a
+    Dirichlet process (Ferguson, Annals of Statistics 1(2), 1973) whose base is half a person who is always found and half one who
+    never is: of shares that are 0 or 1 the posterior of Jeffreys, Beta(k + 1/2, n - k + 1/2), of others near the Bayesian
+    bootstrap (Rubin, Annals of Statistics 9(1), 1981). In simulations of 8 to 18 people, 0.34 to 0.92 of whose like are found
+    (three seeds), these intervals held the truth in 94 to 98 of 100 cases, those of resamples in 66 to 96; study (b) of
+    `bench validate` has more.
+
+    Args:
+        shares: (S,) of each person, 0 to 1.
+        counts: (S,) how much each of them counts; None for alike.
+    """
+    weights = np.ones(len(shares)) if counts is None else counts / counts.mean()
+    value, sample = float(weights @ shares / len(shares)), Sample((len(shares),))
+    if not sample.enough:
+        return Estimate(value, np.nan, np.nan, np.empty(0), sample, SHARE)
+    alpha = np.r_[np.ones(len(shares)), 0.5, 0.5]
+    drawn = np.random.default_rng(0).standard_gamma(alpha, size=(10 * DRAWS, len(alpha))) * np.r_[weights, 1, 1]
+    means = np.sort(drawn @ np.r_[shares, 0, 1] / drawn.sum(axis=1))
+    draws = means.reshape(DRAWS, 10).mean(axis=1)  # the tail is long where all are found: of so few draws its end is chance
+    found = estimate(value, draws, MANY, bounds=SHARE)
+    return replace(found, low=min(found.low, value), high=max(found.high, value))
+
+
 def balanced_trials(labels: np.ndarray) -> int:
     """Answers behind a mean over classes, as if all had as few as the smallest of the labels (n,)."""
     sizes = np.unique(labels, return_counts=True)[1]

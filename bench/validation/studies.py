@@ -13,8 +13,11 @@ from multiprocessing import get_context
 from typing import Any
 
 import numpy as np
+from scipy.special import softmax
 from scipy.stats import beta, binomtest, norm
 
+from bench.measure import of_ten_clips
+from bench.metrics.identification import normalised_leakage
 from bench.metrics.permutation import leak_p_value
 from bench.metrics.uncertainty import SHARE, Estimate, People, balanced_trials, largest_of
 from bench.metrics.verification import measure_linkage
@@ -131,6 +134,9 @@ _CASES = [  # kind, people of each class, shape of the people's recalls (beta di
 _PAIRED = [(people, shift) for people in (4, 8, 20) for shift in (0.0, 1.5)]  # people, mean of mated scores
 _SPREAD = 0.5  # of that mean over people
 _PAIRS = 40  # mated and non-mated ones of each person
+_TEN = [(people, shift) for people in (8, 10, 18) for shift in (0.6, 3.0)]  # people, mean of their own scores
+_LOOKS = 0.5  # standard deviation of how much like each other person somebody always looks
+_MANY = 40_000  # people drawn for what is true of all
 
 
 def _covered(item: tuple[tuple[str, tuple[int, ...], tuple[int, int]], int]) -> tuple[bool, bool]:
@@ -170,6 +176,35 @@ def _covered_pairs(item: tuple[tuple[int, float], int]) -> tuple[bool, bool, boo
     return *held, abs(a - auc) <= 1.96 * variance**0.5
 
 
+def _scores(rng: np.random.Generator, own: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Somebody's scores before noise, (n, classes) with the own one at 0, and the same with noise of ten clips put together."""
+    expected = _LOOKS * rng.normal(size=(len(own), classes))
+    expected[:, 0] += own
+    return expected, 10 * expected + 10**0.5 * rng.normal(size=expected.shape)
+
+
+def found_of_ten(people: int, shift: float) -> float:
+    """Share of all people whom ten clips name, chance-normalised: of many, each among as many as a test part holds."""
+    rng = np.random.default_rng([people, int(10 * shift)])
+    _, together = _scores(rng, shift + rng.normal(size=_MANY), people)
+    return float(normalised_leakage((together.argmax(axis=1) == 0).mean(), 1 / people))
+
+
+def _covered_ten(item: tuple[tuple[int, float], int]) -> tuple[float, float]:
+    """The interval of what ten clips of one person give, of one made-up test part.
+
+    An attacker's scores of a clip are normal about what is typical of its person, so those of ten clips together are, too.
+    """
+    (count, shift), seed = item
+    rng = np.random.default_rng([seed, count, int(10 * shift)])
+    expected, _ = _scores(rng, shift + rng.normal(size=count), count)
+    label = np.repeat(np.arange(count), rng.integers(20, 61, count))
+    turned = np.stack([np.roll(row, person) for person, row in enumerate(expected)])  # the own score in the own column
+    probabilities = softmax(turned[label] + rng.normal(size=(len(label), count)), axis=1)
+    found = of_ten_clips([probabilities], label)
+    return found.low, found.high
+
+
 def coverage(count: int, crew: Crew) -> Study:
     """(b) How often the 95 % intervals hold the truth."""
     study = Study(
@@ -177,7 +212,8 @@ def coverage(count: int, crew: Crew) -> Study:
         "Made-up test parts in which every person has a recall of their own, drawn about a known mean: how often does the "
         "interval hold that mean, beside a binomial interval that takes clips for independent? Of linkage, pairs whose scores "
         "are normal, beside an interval that takes pairs for independent; resamples of pairs vary a little too much (a pair "
-        "hangs on two people), so that these intervals may hold the truth more often than they say.",
+        "hangs on two people), so that these intervals may hold the truth more often than they say. Of ten clips of one person, "
+        "which find most people nearly always or hardly ever: the share of all people whom they name, chance-normalised.",
     )
     items = [(case, seed) for case in _CASES for seed in range(count)]
     everything = np.array(crew.each(_covered, items, chunk=50)).reshape(len(_CASES), count, 2)
@@ -197,6 +233,7 @@ def coverage(count: int, crew: Crew) -> Study:
         Claim(f"all cases: the binomial interval holds the truth in {overall[1]:.3f} only", bool(overall[1] < 0.9))
     )
     _cover_pairs(study, count // 2, crew)
+    _cover_ten(study, count // 2, crew)
     return study
 
 
@@ -215,6 +252,20 @@ def _cover_pairs(study: Study, count: int, crew: Crew) -> None:
             )
             limits = binomtest(int(held.sum()), count).proportion_ci(SURE)
             study.claims.append(Claim(f"{text}: 0.93 is reached", bool(limits.high >= 0.93)))
+
+
+def _cover_ten(study: Study, count: int, crew: Crew) -> None:
+    """Adds the cases of ten clips of one person."""
+    items = [(case, seed) for case in _TEN for seed in range(count)]
+    everything = np.array(crew.each(_covered_ten, items, chunk=10)).reshape(len(_TEN), count, 2)
+    for (people, shift), found in zip(_TEN, everything, strict=True):
+        truth = found_of_ten(people, shift)
+        held = (found[:, 0] <= truth) & (truth <= found[:, 1])
+        row = {"kind": "ten clips", "people": str(people), "truth": f"{truth:.2f}", "sets": count, "coverage": held.mean()}
+        study.rows.append({**row, "naive": float("nan")})
+        limits = binomtest(int(held.sum()), count).proportion_ci(SURE)
+        text = f"ten clips, {people} people, {truth:.2f} of all: {held.mean():.3f} of {count}: 0.93 is reached"
+        study.claims.append(Claim(text, bool(limits.high >= 0.93)))
 
 
 # (c) Dials

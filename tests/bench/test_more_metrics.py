@@ -4,12 +4,12 @@ import math
 
 import numpy as np
 import pytest
+from scipy.stats import beta, multivariate_normal
 from scipy.stats import entropy as scipy_entropy
-from scipy.stats import multivariate_normal
 from scipy.stats import t as student
 from sklearn.metrics import f1_score, log_loss
 
-from bench.measure import _of_ten
+from bench.measure import of_ten_clips
 from bench.metrics import information, risk
 from bench.metrics.comparison import difference, holm, rank_groups, rank_ranges
 from bench.metrics.identification import (
@@ -21,7 +21,7 @@ from bench.metrics.identification import (
     vote,
 )
 from bench.metrics.permutation import leak_p_value, link_p_value
-from bench.metrics.uncertainty import MANY, Estimate, People, Sample, estimate
+from bench.metrics.uncertainty import MANY, People, Sample, estimate, estimate_all_or_nothing
 from bench.metrics.verification import clustered_auc, roc_auc
 
 
@@ -77,9 +77,7 @@ def test_more_clips_of_a_person_say_more():
 def of_ten(counts, probabilities):
     """What ten clips give an attacker that says the same of each clip of a person, of whom there are so many."""
     labels = np.repeat(np.arange(len(counts)), counts)
-    people = People.resample(labels, np.random.default_rng(0), draws=300)
-    unknown = Estimate(math.nan, math.nan, math.nan, np.empty(0), Sample(()))
-    return _of_ten([np.asarray(probabilities)[labels]], labels, people, unknown)
+    return of_ten_clips([np.asarray(probabilities)[labels]], labels)
 
 
 @pytest.mark.parametrize("counts", [(40, 9, 9, 9), (60, 30, 20, 20, 20), (20, 20, 20, 20)])
@@ -97,7 +95,35 @@ def test_of_ten_clips_people_count_alike():
     """The last two of four are found, one of them with six sets, one with one: half of all, (1/2 - 1/4) / (3/4)."""
     found = of_ten((30, 20, 60, 10), np.eye(4)[[1, 0, 2, 3]] * 0.9 + 0.025)
     assert found.value == pytest.approx(1 / 3)
-    assert of_ten((30, 20, 60, 10), np.eye(4) * 0.9 + 0.025).value == pytest.approx(1.0)
+
+
+def test_where_ten_clips_find_everybody_people_count_not_sets():
+    """Eight of eight under the prior of Jeffreys: the 2.5 % quantile of Beta(8.5, 0.5), of two sets each as of ten."""
+    low = (beta.ppf(0.025, 8.5, 0.5) - 1 / 8) / (7 / 8)
+    for clips in (20, 100):
+        found = of_ten((clips,) * 8, np.eye(8) * 0.9 + 0.0125)
+        assert (found.value, found.high) == (pytest.approx(1.0), pytest.approx(1.0, abs=1e-3))
+        assert found.low == pytest.approx(low, abs=0.03)
+
+
+@pytest.mark.parametrize(("found", "people"), [(0, 4), (1, 8), (5, 8), (17, 18)])
+def test_people_who_are_found_or_not_are_counted(found, people):
+    """Beta(k + 1/2, n - k + 1/2), whose quantiles 2000 draws hit but for one in fifty of its width."""
+    drawn = estimate_all_or_nothing(np.arange(people) < found)
+    truth = beta(found + 0.5, people - found + 0.5)
+    assert drawn.value == found / people
+    ends = min(truth.ppf(0.025), drawn.value), max(truth.ppf(0.975), drawn.value)
+    np.testing.assert_allclose((drawn.low, drawn.high), ends, atol=0.05 * (ends[1] - ends[0]))
+
+
+def test_people_who_are_found_at_times_vary_as_a_dirichlet_process_says():
+    shares, counts = np.array([0.1, 0.4, 0.5, 0.5, 0.9]), np.array([2, 2, 4, 4, 8])
+    drawn = estimate_all_or_nothing(shares).draws
+    mean = (shares.sum() + 0.5) / 6
+    assert drawn.mean() == pytest.approx(mean, abs=0.01)
+    assert drawn.var() == pytest.approx((((shares**2).sum() + 0.5) / 6 - mean**2) / 7, rel=0.1)
+    assert estimate_all_or_nothing(shares, counts).value == pytest.approx(shares @ counts / 20)
+    assert math.isnan(estimate_all_or_nothing(shares[:3]).low)
 
 
 @pytest.mark.parametrize("levels", [7, 5000])

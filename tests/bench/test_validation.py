@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from bench import measure
 from bench.cli import main
-from bench.metrics.uncertainty import People, estimate
+from bench.metrics.uncertainty import SHARE, People, estimate
 from bench.report.validation import write_report
 from bench.validation import studies
 from bench.validation.instrument import leakage, motionless, synthetic, taught
@@ -23,6 +24,7 @@ def held(study):
 def test_intervals_that_take_clips_for_independent_are_found_out(monkeypatch):
     monkeypatch.setattr(studies, "_CASES", [("identity", (12,), (2, 3)), ("attribute", (10, 10), (4, 3))])
     monkeypatch.setattr(studies, "_PAIRED", [])
+    monkeypatch.setattr(studies, "_TEN", [])
     assert all(held(coverage(150, HERE)))
 
     def too_narrow(self, draws, bounds, trials):
@@ -39,9 +41,26 @@ def test_an_equal_error_rate_resampled_on_its_hull_is_found_out(monkeypatch):
 
     monkeypatch.setattr(studies, "_CASES", [("identity", (12,), (2, 3))])
     monkeypatch.setattr(studies, "_PAIRED", [(8, 0.0)])
+    monkeypatch.setattr(studies, "_TEN", [])
     assert all(held(coverage(60, HERE)))
     monkeypatch.setattr(verification, "_crossing_rate", verification._equal_error_rate)
     assert held(coverage(60, HERE))[-2:] == [True, False]
+
+
+def test_ten_clips_of_resampled_people_are_found_out(monkeypatch):
+    """Where nearly everybody is found, resamples of those who were tested know nothing of those who are not."""
+    monkeypatch.setattr(studies, "_CASES", [("identity", (12,), (2, 3))])
+    monkeypatch.setattr(studies, "_PAIRED", [])
+    monkeypatch.setattr(studies, "_TEN", [(8, 0.6), (18, 3.0)])
+    assert all(held(coverage(300, HERE)))
+
+    def resampled(shares):
+        each = np.arange(len(shares))
+        people = People.resample(each, np.random.default_rng(0))
+        return people.estimate(people.mean(shares), SHARE, 5 * len(shares))
+
+    monkeypatch.setattr(measure, "estimate_all_or_nothing", resampled)
+    assert held(coverage(300, HERE))[-2:] == [True, False]
 
 
 def test_an_interval_of_the_attacker_that_did_best_is_found_out(monkeypatch):
