@@ -78,6 +78,11 @@ def _occasions(labels: Any) -> Any:
     return 2 - order.astype("Int64") % 2
 
 
+def _actions(labels: Any) -> Any:
+    """1 for every second action, 2 for the others, in the order of their codes."""
+    return 2 - labels["action"].rank(method="dense").astype("Int64") % 2
+
+
 def _newcomers(labels: Any) -> Any:
     """Of NTU RGB+D 120: 1 for what is NTU RGB+D 60, 2 for people and actions that came later; old people there are missing."""
     first = (labels["subject"] <= 40) & (labels["action"] <= 60) & (labels["setup"] <= 17)
@@ -104,6 +109,7 @@ DERIVED = {
     "parity": (("action", "subject", "replication"), _parity),
     "session": (("subject", "setup"), _session),
     "people": (("subject",), _people),
+    "actions": (("action",), _actions),
     "newcomers": (("subject", "action", "setup"), _newcomers),
     "occasions": (("subject", "action", "performance"), _occasions),
 }

@@ -40,12 +40,19 @@ _OTHER_UNITS = (("decimetres", 10), ("centimetres", 100), ("millimetres", 1000))
 _MEASURED = 16  # frames of a clip in which a body's extent is measured
 
 
+def _halves(name: str, by: str) -> Protocol:
+    """Every second person tests what is asked of unseen people; `by` parts the performances of one person."""
+    unseen, same = Split(by="people", train=(1,), unseen=True), Split(by=by, train=(1,), unseen=False)
+    return Protocol(name, {"action": unseen, "subject": same, "gender": unseen, "linkage": unseen})
+
+
 @dataclass(frozen=True)
 class OwnData(Dataset):
     """Your own clips: a folder with `clips.npz` and `labels.csv`, see the README.
 
     People are unseen for actions and attributes (every second one tests); re-identification tests every second performance of
-    each person.
+    each action by each person, with `--protocol xaction` performances of every second action, and with `xsetup-reid` those of a
+    person's later set-ups.
     """
 
     joints: str = param("ntu", "layout of the joints, see `bench list layouts`", choices=tuple(layout_names()))
@@ -54,15 +61,9 @@ class OwnData(Dataset):
     licence: ClassVar[str] = "your own data"
     citation: ClassVar[str] = "your own data"
     protocols: ClassVar[Mapping[str, Protocol]] = {
-        "halves": Protocol(
-            "halves/1",
-            {
-                "action": Split(by="people", train=(1,), unseen=True),
-                "subject": Split(by="occasions", train=(1,), unseen=False),
-                "gender": Split(by="people", train=(1,), unseen=True),
-                "linkage": Split(by="people", train=(1,), unseen=True),
-            },
-        )
+        "halves": _halves("halves/1", "occasions"),
+        "xaction": _halves("xaction/1", "actions"),
+        "xsetup-reid": _halves("xsetup-reid/1", "session"),
     }
 
     @property

@@ -174,6 +174,20 @@ def test_half_of_the_people_and_half_of_each_ones_performances_test(tmp_path):
         assert sorted(tested.loc[tested["subject"] == person, "action"]) == [1, 2]
 
 
+def test_people_are_asked_for_in_other_actions_and_in_other_setups(tmp_path):
+    """Actions 1 and 2 take turns; of three set-ups a person's last one tests, and who was in one alone does not take part."""
+    of = {f"c{i}": 1 if i < 4 else i % 4 // 2 + 1 + (i == 15) for i in range(16)}
+    rows = [line.split(",") for line in LABELS.splitlines()[1:]]
+    labels = "clip,action,subject,performance,gender,setup\n" + "".join(f"{','.join(row)},{of[row[0]]}\n" for row in rows)
+    labels = read(tmp_path, folder(tmp_path / "a", labels=labels)).labels
+    part = instantiate(OwnData.protocols["xaction"], "subject", labels, "own")
+    assert {*labels["action"].to_numpy()[part.test]} == {2}
+    assert {*labels["action"].to_numpy()[[*part.train, *part.validation]]} == {1}
+    part = instantiate(OwnData.protocols["xsetup-reid"], "subject", labels, "own")
+    assert labels["clip"].to_numpy()[part.test].tolist() == ["c6", "c7", "c10", "c11", "c15"]
+    assert {*labels["clip"].to_numpy()[[*part.train, *part.validation]]} == {"c4", "c5", "c8", "c9", "c12", "c13", "c14"}
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
