@@ -103,7 +103,7 @@ def measure(records: Sequence[Record]) -> Measured:
         of_ten=of_ten,
         people=of_people,
         named=named,
-        plain=plain,
+        plain={**plain, **_made(records)},
         linked=linked,
         action_reference=actors.estimate(reference, SHARE, len(action_label)),
         action_raw=actors.estimate(raw, SHARE, len(action_label)),
@@ -114,7 +114,6 @@ def measure(records: Sequence[Record]) -> Measured:
             **_action_scores(predictions, actors, action_label),
         },
         spread={
-            **_cost(records),
             "leakage_people_std": float(np.nanstd(leakage.draws)),
             "leakage_seed_std": round(float(np.sqrt(of_seeds)), _DIGITS),
             "leakage_draw_std": round(float(np.sqrt(of_releases)), _DIGITS),
@@ -122,14 +121,22 @@ def measure(records: Sequence[Record]) -> Measured:
     )
 
 
-def _cost(records: Sequence[Record]) -> dict[str, float]:
-    """What the anonymizer costs, averaged over the seeds, on whatever computed it; nothing of records that do not say."""
+def _made(records: Sequence[Record]) -> dict[str, Any]:
+    """By which commits the records were made, and what the anonymizer costs, averaged over the seeds, on whatever computed it.
+
+    Nothing of records that do not say.
+    """
     try:
-        found = [record.manifest()["cost"] for record in records]
+        stated = [record.manifest() for record in records]
+        costs = [of["cost"] for of in stated]
     except (UserError, KeyError):  # `bench store verify` says so
         return {}
     names = {"fit_seconds": "fit_seconds", "transform_ms": "transform_ms", "values": "learnt_values", "causal": "causal"}
-    return {column: float(np.mean([of[name] for of in found])) for name, column in names.items()}
+    commits = ", ".join(sorted({of.get("commit", "") for of in stated} - {""}))
+    return {
+        **{column: float(np.mean([of[name] for of in costs])) for name, column in names.items()},
+        **({"commit": commits} if commits else {}),
+    }
 
 
 def _hits(predictions: Sequence[Mapping[str, np.ndarray]], scores: str, labels: np.ndarray, k: int = 1) -> np.ndarray:

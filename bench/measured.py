@@ -61,6 +61,7 @@ COLUMNS = (
     *(f"{measure}{end}" for measure in (*MEASURES, "frechet") for end in ("", "_low", "_high")),
     # What ten clips of one person give, chance 0, people counting alike.
     *(f"leakage_of_10_clips{end}" for end in ("", "_low", "_high")),
+    "commit",  # of the code that made the records; "+" behind it if files differed from it
 )
 
 
@@ -103,7 +104,7 @@ class Measured:
     of_ten: Estimate
     people: Sequence[float]
     named: Mapping[str, Estimate]
-    plain: Mapping[str, float]
+    plain: Mapping[str, Any]
     linked: Mapping[str, Any]
     action_reference: Estimate
     action_raw: Estimate

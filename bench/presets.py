@@ -179,7 +179,7 @@ PRESETS = {
         ),
         Preset(
             "standard",
-            "one GPU, hours: the leaderboard's budget",
+            "one GPU, hours: for results that others rely on",
             "shift-gcn",
             "flat-svm:target=action",
             "temporal",

@@ -144,7 +144,8 @@ class PooledRecord(Record):
         cost = {name: float(np.mean([one["cost"][name] for one in found])) for name in found[0].get("cost", {})}
         made_on = _distinct(place for one in found for place in one.get("made_on", []))
         most = max(one["peak_memory_mb"] for one in found)
-        return {**found[0], "cost": cost, "seconds": seconds, "peak_memory_mb": most, "made_on": made_on}
+        commit = ", ".join(sorted({one.get("commit", "") for one in found} - {""}))
+        return {**found[0], "cost": cost, "seconds": seconds, "peak_memory_mb": most, "made_on": made_on, "commit": commit}
 
     @property
     def trainings(self) -> tuple[Mapping[str, Any], ...]:

@@ -15,7 +15,13 @@ from bench.report.card import write_cards
 from bench.specs import parse_spec, parse_specs
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("README.md", "CONTRIBUTING.md", "results/README.md", "results/validation/README.md", "docs/anonymizers/README.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    "results/README.md",
+    "results/published/validation/README.md",
+    "docs/anonymizers/README.md",
+)
 SPECS = {"anonymizer": ANONYMIZERS, "attacker": ATTACKERS, "dataset": DATASETS}
 
 

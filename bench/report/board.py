@@ -25,7 +25,8 @@ LEGEND = (
     "that is sure (95 %, for all methods together). Leakage: of the worst semi-informed attacker, chance 0, all right 1. "
     "Of 10 clips: the same, of the attacker that names most people if it has ten clips of one. "
     "Within: budgets that it stays within; with ?, as measured but not surely. Use: retention of a classifier that learns from "
-    "released clips."
+    "released clips. Intervals say how much people differ, not how trainings do; where eight people were tested, one claim of a "
+    "rank in ten may be wrong, not one in twenty."
 )
 
 

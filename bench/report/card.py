@@ -12,7 +12,7 @@ from bench.specs import describe_parameters
 INDEX = "README.md"
 _DECLARED = {
     "stochastic": ("random: the same clip comes out otherwise with another seed", "not random"),
-    "learns": ("learns from clips that no target tests", "learns nothing"),
+    "learns": ("fitted to clips that no target tests", "not fitted to anything"),
     "causal": ("a released frame depends on no later one", "a released frame may depend on later ones"),
 }
 

@@ -63,7 +63,7 @@ def _summary(plugin: type) -> str:
 
 def _declared(plugin: type) -> str:
     """What an anonymizer says about itself; what depends on its parameters is left out."""
-    said = {"stochastic": "random", "learns": "learns from clips", "causal": "frame by frame"}
+    said = {"stochastic": "random", "learns": "fitted to clips", "causal": "frame by frame"}
     words = [word for name, word in said.items() if getattr(plugin, name, False) is True]
     uses = getattr(plugin, "uses", ())
     words += [f"must know each clip's {' and '.join(uses)}"] if isinstance(uses, tuple) and uses else []

@@ -8,7 +8,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.files import atomic_file
+from bench.files import atomic_file, package_version
+from bench.records import git_commit
 from bench.report.pareto import save_figure
 from bench.validation.studies import Study
 
@@ -40,7 +41,8 @@ def _page(studies: Sequence[Study], how: str) -> str:
     lines = [
         "# The instrument, validated",
         "",
-        f"Made by `{how}`: simulated people and test parts whose truth is known, and what the instrument says of them.",
+        f"Made by `{how}`, {_code()}.",
+        "Simulated people and test parts whose truth is known, and what the instrument says of them.",
         "",
         "![Figures of all studies](validation.png)",
     ]
@@ -49,6 +51,13 @@ def _page(studies: Sequence[Study], how: str) -> str:
         lines += [f"| {claim.text} | {'yes' if claim.holds else '**no**'} |" for claim in study.claims]
         lines += ["", f"Numbers: [{study.name[0]}.csv]({study.name[0]}.csv)."]
     return "\n".join(lines) + "\n"
+
+
+def _code() -> str:
+    """Which code did: its version, and its commit where that is known."""
+    commit = git_commit()
+    changed = ", with changes" if commit.endswith("+") else ""
+    return f"version {package_version('skeleton-privacy-bench')}" + (f", commit {commit[:12]}{changed}" if commit else "")
 
 
 def _figure(studies: Sequence[Study]) -> Figure:

@@ -107,7 +107,8 @@ def false_alarms(count: int, crew: Crew) -> Study:
     study = Study(
         "a. False alarms",
         "People without any identity: how often does the instrument claim a leak? A test at 5 % should do so in 5 % of the "
-        "cases. That a 95 % interval lies above chance should be rarer still: intervals also hold how much people differ.",
+        "cases. That a 95 % interval lies above chance should be rarer still: intervals also hold how much people differ. In "
+        "brackets stand the 99 % limits of what was counted; a claim holds unless they exclude it.",
     )
     for place, attacker in enumerate(_ALARMS):
         items = [(attacker, 10_000 * place + seed) for seed in range(count)]
@@ -119,9 +120,9 @@ def false_alarms(count: int, crew: Crew) -> Study:
             study.rows.append({**row, "rate": alarms / count, "low": limits.low, "high": limits.high})
             text = f"{attacker}: {said} in {alarms} of {count} ({limits.low:.3f} to {limits.high:.3f})"
             if which:
-                study.claims.append(Claim(f"{text}: 0.025 is not exceeded", bool(limits.low <= _LEVEL / 2)))
+                study.claims.append(Claim(f"{text}: 0.025 is not surely exceeded", bool(limits.low <= _LEVEL / 2)))
             else:
-                study.claims.append(Claim(f"{text}: 0.05 lies within", bool(limits.low <= _LEVEL <= limits.high)))
+                study.claims.append(Claim(f"{text}: it may be 0.05", bool(limits.low <= _LEVEL <= limits.high)))
     return study
 
 
@@ -213,7 +214,9 @@ def coverage(count: int, crew: Crew) -> Study:
         "interval hold that mean, beside a binomial interval that takes clips for independent? Of linkage, pairs whose scores "
         "are normal, beside an interval that takes pairs for independent; resamples of pairs vary a little too much (a pair "
         "hangs on two people), so that these intervals may hold the truth more often than they say. Of ten clips of one person, "
-        "which find most people nearly always or hardly ever: the share of all people whom they name, chance-normalised.",
+        "which find most people nearly always or hardly ever: the share of all people whom they name, chance-normalised. A "
+        "claim holds unless the 99 % limits of what was counted exclude 0.93 to 0.97; of linkage and of ten clips, unless they "
+        "lie below 0.93.",
     )
     items = [(case, seed) for case in _CASES for seed in range(count)]
     everything = np.array(crew.each(_covered, items, chunk=50)).reshape(len(_CASES), count, 2)
@@ -251,7 +254,7 @@ def _cover_pairs(study: Study, count: int, crew: Crew) -> None:
                 f", pairs as independent {naive:.3f}" if which == 0 else ""
             )
             limits = binomtest(int(held.sum()), count).proportion_ci(SURE)
-            study.claims.append(Claim(f"{text}: 0.93 is reached", bool(limits.high >= 0.93)))
+            study.claims.append(Claim(f"{text}: 0.93 may be reached", bool(limits.high >= 0.93)))
 
 
 def _cover_ten(study: Study, count: int, crew: Crew) -> None:
@@ -264,7 +267,7 @@ def _cover_ten(study: Study, count: int, crew: Crew) -> None:
         row = {"kind": "ten clips", "people": str(people), "truth": f"{truth:.2f}", "sets": count, "coverage": held.mean()}
         study.rows.append({**row, "naive": float("nan")})
         limits = binomtest(int(held.sum()), count).proportion_ci(SURE)
-        text = f"ten clips, {people} people, {truth:.2f} of all: {held.mean():.3f} of {count}: 0.93 is reached"
+        text = f"ten clips, {people} people, {truth:.2f} of all: {held.mean():.3f} of {count}: 0.93 may be reached"
         study.claims.append(Claim(text, bool(limits.high >= 0.93)))
 
 
@@ -467,10 +470,12 @@ def worst_attackers(count: int, crew: Crew) -> Study:
         limits = binomtest(int(found[:, 0].sum()), count).proportion_ci(SURE)
         text = f"{attackers} {which} attackers, {people} people: {held:.3f} of {count}, above the truth in {above:.3f}"
         claims = bool(limits.high >= 0.95 and binomtest(int(found[:, 1].sum()), count).proportion_ci(SURE).low <= 0.025)
-        study.claims.append(Claim(f"{text} (the attacker's own: {naive:.3f}): 0.95 is reached, 0.025 not exceeded", claims))
+        study.claims.append(
+            Claim(f"{text} (the attacker's own: {naive:.3f}): 0.95 may be reached, 0.025 is not surely exceeded", claims)
+        )
     above, naive = everything[:, :, 1].ravel(), everything[:, :, 2].mean()
     limits = binomtest(int(above.sum()), len(above)).proportion_ci(SURE)
-    text = f"all panels: above the truth in {above.mean():.3f} (the attacker's own: {naive:.3f}): 0.025 is not exceeded"
+    text = f"all panels: above the truth in {above.mean():.3f} (the attacker's own: {naive:.3f}): 0.025 is not surely exceeded"
     study.claims.append(Claim(text, bool(limits.low <= 0.025)))
     return study
 

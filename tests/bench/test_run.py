@@ -11,7 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from bench.measured import COLUMNS, LINKAGE_COLUMNS
 from bench.metrics.geometry import MEASURES
-from bench.records import PooledRecord, newest, pool_folds, records
+from bench.records import PooledRecord, git_commit, newest, pool_folds, records
 from tests.tiny import DATA, HERE, RUN, bench, record_bytes, shrink_budget, stages
 
 
@@ -35,6 +35,7 @@ def test_rows_have_the_common_format_and_sane_values(finished):
         absent |= {f"top1_of_{size}_clips_{end}" for size in (5, 10) for end in ("low", "high")}
         absent |= {f"leakage_of_10_clips{end}" for end in ("", "_low", "_high")}
         absent |= {f"singled_out_people{end}" for end in ("", "_low", "_high")}  # nor can anybody be found ten times too often
+        absent |= set() if git_commit() else {"commit"}
         # Actions are tested on two people: of so few no interval is stated.
         of_two = ("action", "utility", "transfer", "frechet", *MEASURES)
         absent |= {name for name in COLUMNS if name.startswith(of_two) and name.endswith(("_low", "_high"))}
@@ -47,6 +48,7 @@ def test_rows_have_the_common_format_and_sane_values(finished):
         assert row["leakage_low"] <= row["leakage"] <= row["leakage_high"]
         assert 0 <= row["leakage_normalised"] <= 1
         assert row["transform_ms"] > 0
+        assert row.get("commit", "") == git_commit()
         learnt = 3 * 25 if row["anonymizer"] == "null" else 0  # one pose
         assert row["learnt_values"] == learnt
         assert (row["fit_seconds"] > 0) == (learnt > 0)
