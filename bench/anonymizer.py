@@ -143,8 +143,9 @@ class Anonymizer(Parameters, ABC):
 
     Class attributes declare what it is: `stochastic` (its output depends on the seeds), `learns` (it needs `fit`), `uses` (the
     labels of a clip, of `RELEASE_LABELS`, that it must know to release it), `causal` (a released frame depends on no later one),
-    `code_version`, raised whenever the same parameters would give another release, and `blind` (it must not learn the clips'
-    names from its seeds: these follow from the coordinates instead).
+    `code_version`, raised whenever the same parameters would give another release, `blind` (it must not learn the clips'
+    names from its seeds: these follow from the coordinates instead), and `secret` (mixed into its seeds, so that code that knows
+    how these are made cannot tell by them who draws).
     """
 
     stochastic: ClassVar[bool] = False
@@ -152,6 +153,7 @@ class Anonymizer(Parameters, ABC):
     uses: ClassVar[tuple[str, ...]] = ()
     causal: ClassVar[bool] = False
     blind: ClassVar[bool] = False
+    secret: ClassVar[str] = ""
     code_version: ClassVar[int] = 1
 
     def fit(self, examples: Examples) -> Fitted:
@@ -179,6 +181,9 @@ class Anonymizer(Parameters, ABC):
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
         """Returns anonymized clips (N, 3, T, V, M); absent bodies stay exactly zero, and `batch.clips` is not changed."""
 
+    def close(self) -> None:
+        """Ends what a release started, after its last batch."""
+
 
 def clip_seed(seed: int, draw: str, name: str) -> int:
     """Seed of one clip's randomness.
@@ -189,6 +194,11 @@ def clip_seed(seed: int, draw: str, name: str) -> int:
         name: Name of the clip.
     """
     return int.from_bytes(hashlib.sha256(f"{seed}/{draw}/{name}".encode()).digest()[:7])
+
+
+def secretly(draw: str, secret: str) -> str:
+    """A draw that nobody repeats who does not know the secret; the draw itself without one."""
+    return f"{draw}/{secret}" if secret else draw
 
 
 def anonymize(
@@ -245,7 +255,7 @@ def released(
         batch = ClipBatch(
             clips.whole(indices),
             clips.lengths[indices],
-            tuple(clip_seed(seed, draw, key) for key in keys),
+            tuple(clip_seed(seed, secretly(draw, anonymizer.secret), key) for key in keys),
             clips.layout,
             clips.frame_rate,
             {name: labels[name].to(clips.device)[indices] for name in anonymizer.uses} if labels else {},

@@ -31,6 +31,8 @@ class Learner(Parameters, ABC):
         learns_validation: Whether `fit` learns from validation clips as well, so that these cannot judge what it learnt.
         control: Whether it is no attacker of the person but shows what is known without looking at the body.
         first_draw_only: Whether it can speak of nothing but the first release of a random anonymizer.
+        secret: Mixed into what a random anonymizer draws for the releases that it attacks, so that code that knows how these are
+            drawn cannot take the noise out again.
         code_version: Raised whenever the same parameters and seed would give other results.
     """
 
@@ -38,6 +40,7 @@ class Learner(Parameters, ABC):
     learns_validation: ClassVar[bool] = False
     control: ClassVar[bool] = False
     first_draw_only: ClassVar[bool] = False
+    secret: ClassVar[str] = ""
     code_version: ClassVar[int] = 1
 
     @abstractmethod

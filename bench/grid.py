@@ -83,7 +83,7 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
             worst = max(judged, key=lambda m: m.normalised.value)
             curve = worst.first["strength"] or {"family": name, "value": math.nan}
             attacker = worst.first["names"]["attacker"]
-            withheld = _withheld(name, worst, panel, measured)
+            withheld = _withheld(name, judged, panel, measured)
             leakage = largest_of([m.normalised for m in judged], judged.index(worst))
             heard = tuple(m.unclipped for m in judged)
             of_ten = [m.of_ten for m in judged if math.isfinite(m.of_ten.value)]
@@ -95,15 +95,18 @@ def trade_off(measured: Sequence[Measured], threat: str) -> list[TradeOff]:
     return points
 
 
-def _withheld(name: str, worst: Measured, panel: Sequence[Measured], measured: Sequence[Measured]) -> tuple[str, ...]:
+def _withheld(name: str, judged: Sequence[Measured], panel: Sequence[Measured], measured: Sequence[Measured]) -> tuple[str, ...]:
     """Flags for which an anonymizer has no rank: those of the attacker that ranks it, and some of any other's.
 
     That some attacker read more while it knew nothing matters if it read more than the worst of those that know: then the worst
-    is not the worst.
+    is not the worst. What submitted attackers do costs no method its rank: of those rows that they have no part in, the flags
+    count, the worst one's in the place of theirs.
     """
+    ours, of_these = ([m for m in rows if not submitted(m.first["attacker"])] or rows for rows in (panel, judged))
+    worst = max(of_these, key=lambda m: m.normalised.value)
     found = {flag for flag in worst.flags if flag not in REMARKS}
-    found |= {flag for m in panel for flag in m.flags if flag in WITHHOLDING}
-    misled = {m.first["names"]["attacker"] for m in panel if _FROZEN in m.flags}
+    found |= {flag for m in ours for flag in m.flags if flag in WITHHOLDING}
+    misled = {m.first["names"]["attacker"] for m in ours if _FROZEN in m.flags}
     frozen = (m for m in measured if (m.first["names"]["anonymizer"], m.first["threat"]) == (name, "ignorant"))
     if any(m.first["names"]["attacker"] in misled and m.normalised.value > worst.normalised.value for m in frozen):
         found.add(_FROZEN)
@@ -210,7 +213,7 @@ class Grid:
     @cached_property
     def unjudged_controls(self) -> tuple[str, ...]:
         """Controls of which nothing can be said, a line each: so few people were tested that there is no interval."""
-        few = [m for m in self.measured if not m.leakage.sample.enough]
+        few = [m for m in self.measured if not m.leakage.sample.enough and not submitted(m.first["attacker"])]
         null = [m for m in few if m.first["anonymizer"]["name"] == "null" and not m.is_control]
         raw = [m for m in few if m.first["anonymizer"]["name"] == "identity"]
         about = [*null, *(m for m in raw if not m.is_control or m.first["attacker"]["name"] == SHUFFLED)]
@@ -242,6 +245,7 @@ def failed_controls(measured: Sequence[Measured]) -> list[str]:
         elif not m.is_control and first["anonymizer"]["name"] == "null" and beats_chance(m):
             found.append(f"{name} ({first['threat']}) reads {first['target']} from clips that hold nothing: {value}")
     raw = [m for m in measured if m.first["anonymizer"]["name"] == "identity" and not m.is_control]
+    raw = [m for m in raw if not submitted(m.first["attacker"])]  # they may ask for what nobody else looks for
     for target in dict.fromkeys(m.first["target"] for m in raw):
         if all(is_weak(m) for m in raw if m.first["target"] == target):
             found.append(f"no attacker finds {target} in raw clips, so nothing shows that an anonymizer hides it")

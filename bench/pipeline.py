@@ -40,7 +40,12 @@ class Bench(Workshop):
 
     def releases(self, job: Job) -> list[Release]:
         """The clips as the holder releases them: of a random anonymizer as often as the preset asks for."""
-        return [self.release(job.anonymizer, job.seed, f"holder/{draw}") for draw in range(self.draws(job))]
+        return [self._holder(job, draw) for draw in range(self.draws(job))]
+
+    def _holder(self, job: Job, draw: int) -> Release:
+        """One of them; for an attacker that must not be able to draw the same, drawn for it alone."""
+        reader = (job.attacker,) if job.attacker.value.secret else ()
+        return self.release(job.anonymizer, job.seed, f"holder/{draw}", *reader)
 
     def draws(self, job: Job) -> int:
         """How many releases the attacker is tried on."""
@@ -76,7 +81,7 @@ class Bench(Workshop):
 
     def utility_trainings(self, job: Job) -> list[Training]:
         """The raw-trained and the retrained action classifier, then the same two of another kind."""
-        holder = self.release(job.anonymizer, job.seed, "holder/0")  # the consumer learns from one release, and meets others
+        holder = self._holder(job, 0)  # the consumer learns from one release, and meets others
         shown = ((self.raw, "raw clips"), (holder, f"clips anonymized by {job.anonymizer}"))
         return [Training(who, release, job.seed, seen) for who in (None, self._transfer) for release, seen in shown]
 

@@ -165,14 +165,16 @@ def submitted(described: Mapping[str, Any]) -> str:
 
 
 def set_aside(attacker: str, table: Sequence[Measured]) -> bool:
-    """Whether a submitted attacker counts for nothing: it beats chance on clips that hold nothing, or an audit contradicts it.
+    """Whether a submitted attacker counts for nothing: it beats chance on clips that hold nothing, whatever it knows of how they
+    were made; or it was not tried on such clips; or an audit contradicts it.
 
     Code may bring the right answers along, by the lengths of clips or otherwise. What that finds says nothing of any method, and
     nothing against the measurement either.
     """
     mine = [m for m in table if m.first["names"]["attacker"] == attacker and submitted(m.first["attacker"])]
-    on_nothing = (m for m in mine if m.first["anonymizer"]["name"] == "null" and m.first["threat"] == RANKING)
-    return any("not-reproduced" in m.flags for m in mine) or any(beats_chance(m) for m in on_nothing)
+    on_nothing = [m for m in mine if m.first["anonymizer"]["name"] == "null"]
+    untried = RANKING not in {m.first["threat"] for m in on_nothing}
+    return bool(mine) and (untried or any("not-reproduced" in m.flags for m in mine) or any(map(beats_chance, on_nothing)))
 
 
 def _lacks_attackers(method: str, table: Sequence[Measured]) -> bool:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from bench import classifiers
-from bench.anonymizer import Examples, anonymize, refuse_chance, release_labels
+from bench.anonymizer import Examples, anonymize, refuse_chance, release_labels, secretly
 from bench.data import normalisation
 from bench.data.clips import ClipSet, load_rows
 from bench.data.store import ClipStore, ClipWriter
@@ -206,17 +206,23 @@ class Workshop:
         return self.stages.run("fit", VERSIONS["fit"], inputs, compute)
 
     @unit
-    def release(self, anonymizer: Spec, seed: int, draw: str) -> Release:
-        """Every clip of the data set, anonymized with the randomness of `draw` ("holder/0", "attacker/0")."""
+    def release(self, anonymizer: Spec, seed: int, draw: str, reader: Spec | None = None) -> Release:
+        """Every clip of the data set, anonymized with the randomness of `draw` ("holder/0", "attacker/0").
+
+        Args:
+            reader: The attacker whose secret goes into it.
+        """
         fitted, labels = self.fit(anonymizer, seed), release_labels(self.parts[ACTION])
+        secret = reader.value.secret if reader else ""
 
         def compute(folder: Path) -> Mapping[str, Any]:
             state = load_file(fitted.path / "state.safetensors", device=str(self.device))
             with self._step(f"release {anonymizer} ({draw})"):
                 clips = self.clips(self.raw)
-                how = {"seed": seed, "draw": draw, "labels": labels}
+                how = {"seed": seed, "draw": secretly(draw, secret), "labels": labels}
                 refuse_chance(anonymizer.value, state, clips, **how)
                 rows = anonymize(anonymizer.value, state, clips, **how).cpu().numpy()
+                anonymizer.value.close()
             np.save(folder / "frames.npy", rows)
             return {"rows": rows_digest(rows, self.normalised.index)}
 
@@ -224,6 +230,7 @@ class Workshop:
         inputs["frame_rate"] = self.meta["frame_rate"]
         if anonymizer.value.stochastic:
             inputs |= {"seed": seed, "draw": draw, "names": digest(self.clip_names.tolist())}
+            inputs |= {"secret": digest(secret)} if secret else {}
         if anonymizer.value.uses:
             inputs["labels"] = {name: digest(labels[name].tolist()) for name in anonymizer.value.uses}
         output = self.stages.run("release", VERSIONS["release"], inputs, compute)

@@ -139,11 +139,17 @@ def evaluate(
     command = " ".join(["bench", *sys.argv[1:]])
     with Display() as display, at_work(results):
         done = evaluate_submission(folder, level, budget, results, where, display.step, command)
+    failed: click.exceptions.Exit | None = None
     if done.result is None:
         print_report(done.report, level, wide_console())
     elif done.result.records:
-        present(done.result, results, json_file=json_file, mlflow=mlflow, experiment=done.digest)
+        try:
+            present(done.result, results, json_file=json_file, mlflow=mlflow, experiment=done.digest)
+        except click.exceptions.Exit as problem:  # pairs failed, perhaps by other people's code: the verdict is told all the same
+            failed = problem
     print_evaluation(done, wide_console(stderr=json_file == "-"))
+    if failed:
+        raise failed
     if done.entry.state == "rejected":
         raise click.exceptions.Exit(1)
 

@@ -29,10 +29,11 @@ def _measured(results: Path, dataset: str | None, protocol: str | None, preset: 
     from bench.submission.states import on_the_board
     from bench.summary import measure_all
 
-    found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
+    shown = on_the_board(results)
+    found = [r for r in records(results / "records") if of_interest(r, dataset, protocol, preset) and shown(r.data)]
     if not found:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
-    found, older = newest(found, on_the_board(results))
+    found, older = newest(found)
     if older:
         click.echo(f"{older} records are left out, of older code or of another method of the same name", err=True)
     return measure_all(found, results)

@@ -20,6 +20,7 @@ from bench.anonymizer import Examples, anonymize
 from bench.data.clips import ClipSet
 from bench.data.prepare import open_or_prepare
 from bench.data.store import ClipStore
+from bench.data.synthetic import Synthetic
 from bench.files import UserError
 from bench.pipeline import Bench
 from bench.plan import choose_protocol, make_plan
@@ -41,6 +42,7 @@ from bench.submission.source import DeclaredParameter, Submission, SubmittedSpec
 SMOKE_DATA = "synthetic:people=6,motions=3,cameras=1"
 _CROWD = "synthetic:people=12,motions=8,cameras=1"  # enough to tell whether digits name people
 LIMITS = Limits(seconds=120.0)
+_MOST_CLIPS = 20_000  # of synthetic people: who checks it makes them all
 _CLIPS = 8  # clips that are anonymized again and again
 _LATER = 400 * 24 * 3600.0  # seconds: code that waits for a date shows it
 _REPEATS = 12
@@ -217,9 +219,12 @@ def _name(manifest: Manifest, makes: str) -> list[tuple[str, str]]:
 
 def _data(manifest: Manifest) -> list[tuple[str, str]]:
     try:
-        choose_protocol(parse_spec(manifest.dataset, DATASETS), manifest.protocol or None)
+        data = parse_spec(manifest.dataset, DATASETS)
+        choose_protocol(data, manifest.protocol or None)
     except UserError as error:
         return [(str(error), "name a data set and a protocol of `bench list datasets`")]
+    if isinstance(data.value, Synthetic) and len(data.value) > _MOST_CLIPS:
+        return [(f"{data} has {len(data.value)} clips", f"name one of {_MOST_CLIPS} at most")]
     return []
 
 

@@ -30,25 +30,24 @@ from bench.submission.faces import two_faced
 from bench.submission.isolation import IsolationError, Limits
 from bench.submission.manifest import Claim, Manifest, read_manifest
 from bench.submission.session import ForeignError, close_all
-from bench.submission.source import Submission, received
+from bench.submission.source import Submission, received, with_secret
 from bench.submission.states import (
     CHECKED,
     EVALUATING,
     FLAGGED,
     LISTED,
     REJECTED,
-    SHOWN,
     WITHDRAWN,
     Entry,
     entries,
-    evaluating,
     find,
     on_the_board,
     receive,
+    refuse_takeover,
     submitted_as,
     supersede,
 )
-from bench.summary import FLAGS, measure_all
+from bench.summary import FLAGS, measure_all, submitted
 from bench.threat import RANKING, Learning, parse_threats
 
 
@@ -99,6 +98,7 @@ class Evaluation:
 
 
 _SPOTS = 12  # real clips that are released once more
+_OF_THE_MACHINE = ("OSError:", "MemoryError:", "ProcessExpired:", "CancelledError:")  # how failures begin that are nobody's
 _USUAL = "identity,null,gauss:std=0.05,mean-skeleton"
 
 
@@ -124,30 +124,36 @@ def evaluate(
     manifest = read_manifest(entry.files)
     submission = Submission(entry.files, manifest)
     try:
-        spec = submission.spec(level or "", Limits())
-    except (ForeignError, ValueError) as error:  # what was checked a moment ago may behave otherwise now
+        spec = with_secret(submission.spec(level or "", Limits()), results)
+    except (ForeignError, UserError, ValueError) as error:  # what was checked a moment ago may behave otherwise now
         return Evaluation(entry.moved(REJECTED, f"it cannot be loaded: {error}"), report)
     plan = _plan(submission, spec, budget, results)
-    with evaluating(entry, isolation=level if manifest.runs_code else "no code") as entry:
-        result = run_plans([plan], results, where, command)
-        try:
-            problem = _own_failure(plan, submission, result, results) or _spot_check(plan, submission, level, results)
-        except (ForeignError, ValueError) as error:
-            problem = f"a few clips, released by themselves, end in: {error}"
-        finally:
-            close_all()
-        if not problem and not result.records:
-            problem = f"nothing could be measured: {_told(result.failed[0])}"
-        if problem:
-            return Evaluation(entry.moved(REJECTED, problem), report, result)
-        noted = ["two-faced"] if _two_faced(plan, submission, results) else []
-        entry = entry.moved(EVALUATING, noted=sorted({*noted, *entry.data.get("noted", [])}))
-        measured = measure_all(result.records, results)
-        claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
-        flags = _flags(manifest, _beside_all_others(measured, result, results), claims)
-        hardware = {name: result.records[0].manifest()[name] for name in ("device", "platform")}
-        keys = [key for record in result.records for key in record.keys]
-        entry = entry.moved(FLAGGED if flags else LISTED, ", ".join(flags), records=keys, hardware=hardware)
+    close_all()  # whatever was only loaded; it could go on working
+    entry = entry.moved(EVALUATING)
+    result = run_plans([plan], results, where, command)
+    try:
+        problem = _own_failure(plan, submission, result, results) or _spot_check(plan, submission, results)
+    except (ForeignError, ValueError) as error:
+        problem = f"a few clips, released by themselves, end in: {error}"
+    finally:
+        close_all()
+    if not problem and not result.records:
+        problem = f"nothing could be measured: {_told(result.failed[0])}"
+    if problem:
+        return Evaluation(entry.moved(REJECTED, problem), report, result)
+    noted = ["two-faced"] if _two_faced(plan, submission, results) else []
+    entry = entry.moved(EVALUATING, noted=sorted({*noted, *entry.data.get("noted", [])}))
+    measured = measure_all(result.records, results)
+    claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
+    flags = _flags(manifest, _beside_all_others(measured, result, results), claims)
+    if not budget.supersedes:
+        refuse_takeover(entry, results)  # others may have been listed in these hours
+    known = {
+        "isolation": level if manifest.runs_code else "no code",
+        "hardware": {name: result.records[0].manifest()[name] for name in ("device", "platform")},
+        "records": [key for record in result.records for key in record.keys],
+    }
+    entry = entry.moved(FLAGGED if flags else LISTED, ", ".join(flags), **known)
     supersede(entry, results)
     return Evaluation(entry, report, result, measured, claims, digest([entry.data["identity"], asdict(budget)]))
 
@@ -191,7 +197,7 @@ def _plan(submission: Submission, spec: Spec, budget: Budget, results: Path) -> 
     if submission.makes == "anonymizer":
         methods = [*(parse_spec(name, ANONYMIZERS) for name in ("identity", "null")), spec]
         plan = make_plan(anonymizers=methods, attackers=budget.attackers, **shared)
-        if budget.attackers == "all" and (strangers := _attackers_before(dataset, preset.name, results, budget)):
+        if budget.attackers == "all" and (strangers := _attackers_before(plan, results, budget)):
             more = make_plan(anonymizers=methods, attackers=strangers, controls=False, **shared)
             plan = replace(plan, jobs=plan.jobs + more.jobs)
         return _with_own_seeds(plan, spec)
@@ -216,11 +222,13 @@ def _with_own_seeds(plan: Plan, spec: Spec) -> Plan:
 def _seeds(manifest: Manifest, dataset: str, preset: Preset, results: Path, budget: Budget) -> Sequence[int]:
     """The manifest's, as many as the preset has or raw clips were measured with before, and others if it has fewer.
 
-    Their number is not the submission's to choose: methods that were measured with fewer seeds than raw clips have no rank.
+    Their number is not the submission's to choose: methods that were measured with fewer seeds than raw clips have no rank. Nor
+    that of any other submission: those of raw clips are counted that attackers of this package met.
     """
     if budget.seeds is not None:
         return range(budget.seeds)
-    before = {r.data["seed"] for r in _records(dataset, preset.name, results) if r.data["names"]["anonymizer"] == "identity"}
+    raw = (r for r in _records(dataset, preset.name, results) if r.data["names"]["anonymizer"] == "identity")
+    before = {r.data["seed"] for r in raw if not submitted(r.data["attacker"])}
     others = (seed for seed in itertools.count() if seed not in manifest.seeds)
     return tuple(itertools.islice(itertools.chain(manifest.seeds, others), max(preset.seeds, len(before))))
 
@@ -246,18 +254,26 @@ def measured_before(dataset: str, preset: str, results: Path, budget: Budget) ->
     return methods or _USUAL
 
 
-def _attackers_before(dataset: str, preset: str, results: Path, budget: Budget) -> list[Spec]:
-    """The submitted attackers that raw clips were measured with: a method that lacks one of them has no rank."""
-    here = _records(dataset, preset, results)
-    known = dict.fromkeys(submitted_as(r.data["attacker"]) for r in here if not r.data["control"])
-    found = (_received(one, results, budget) for one in known if one)
-    return [spec for spec in found if spec]
+def _attackers_before(plan: Plan, results: Path, budget: Budget) -> list[Spec]:
+    """The submitted attackers that raw clips were measured with: a method that lacks one of them has no rank.
+
+    One that asks for what this protocol cannot test is left out, whatever it declared before.
+    """
+    here = [
+        r
+        for r in _records(plan.store.meta["dataset"], plan.preset.name, results)
+        if r.data["protocol"]["name"] == plan.protocol.name and not r.data["control"]
+    ]
+    known = dict.fromkeys(submitted_as(r.data["attacker"]) for r in here)
+    found = [spec for spec in (_received(one, results, budget) for one in known if one) if spec]
+    asked = {job.target for job in plan.jobs}
+    return [spec for spec in found if spec.value.target in asked]
 
 
 def _received(known_as: str, results: Path, budget: Budget) -> Spec | None:
     """What was submitted before, as it was evaluated; None if it is off the board, or cannot be loaded any more."""
     entry = next((entry for entry in entries(results) if entry.data["identity"] == known_as), None)
-    if entry is None or entry.state not in SHOWN:
+    if entry is None or not entry.shown:
         return None
     try:
         return received(entry, entry.data.get("isolation", ""), results, trust=budget.trust)  # the level of its records
@@ -272,6 +288,9 @@ def _own_failure(plan: Plan, submission: Submission, result: Result, results: Pa
 
     A pair fails by its anonymizer if there is no release, unless that attacker fails on raw clips as well, and by its attacker
     if there is one.
+
+    Raises:
+        UserError: if one of its pairs failed by this machine, for want of room or of memory: that says nothing of it.
     """
     failing = {failed["attacker"] for failed in result.failed if failed["anonymizer"] == "identity"}
     stages = FinishedStages(results / "stages")
@@ -282,6 +301,8 @@ def _own_failure(plan: Plan, submission: Submission, result: Result, results: Pa
         provider = submission.manifest.provider
         if provider not in (job.anonymizer.plugin.provider, job.attacker.plugin.provider):
             continue
+        if failed["error"].startswith(_OF_THE_MACHINE):
+            raise UserError(f"the evaluation came to no end ({_told(failed)}); the same command goes on from there")
         try:
             bench.releases(job)
             if job.threat.inverts or job.threat.learnings != (Learning.RAW,):
@@ -300,25 +321,26 @@ def _told(failed: Mapping[str, str]) -> str:
     return f"{failed['anonymizer']} x {failed['attacker']}: {failed['error']}"
 
 
-def _spot_check(plan: Plan, submission: Submission, level: str | None, results: Path) -> str:
-    """Whether some real clips, each released by itself in a fresh worker, are those that were evaluated; "" if they are.
+def _spot_check(plan: Plan, submission: Submission, results: Path) -> str:
+    """Whether some real clips of every release, each made by itself in a fresh worker, are those that were evaluated.
 
-    Code may tell synthetic clips from real ones, and behave while it is checked.
+    Code may tell synthetic clips from real ones, and behave while it is checked. Returns "" if they are.
     """
     if submission.makes == "attacker" or not submission.manifest.runs_code:
         return ""
-    bench, spec, seed = _finished(plan, submission, results)
+    bench = _finished(plan, results)
     test = bench.part(ACTION).test
     some = bench.clips(bench.raw).subset(test[np.linspace(0, len(test) - 1, _SPOTS).round().astype(int)])
-    evaluated = bench.clips(bench.release(spec, seed, "holder/0"))
-    state = load_file(bench.fit(spec, seed).path / "state.safetensors")
-    close_all()
-    alone = anonymize(spec.value, state, some, seed=seed, draw="holder/0", batch_size=1)
-    for i in range(len(some)):
-        first = int(some.first[i])
-        rows = slice(first, first + int(some.lengths[i]) * int(some.bodies[i]))
-        if not torch.equal(alone[rows], evaluated.rows[rows]):
-            return f"clip {some.names[i]}, released by itself, is not the clip that was evaluated"
+    for spec, seed, draw in _own_releases(plan, submission, bench):
+        evaluated = bench.clips(bench.release(spec, seed, draw))
+        state = load_file(bench.fit(spec, seed).path / "state.safetensors")
+        close_all()
+        alone = anonymize(spec.value, state, some, seed=seed, draw=draw, batch_size=1)
+        for i in range(len(some)):
+            first = int(some.first[i])
+            rows = slice(first, first + int(some.lengths[i]) * int(some.bodies[i]))
+            if not torch.equal(alone[rows], evaluated.rows[rows]):
+                return f"clip {some.names[i]}, released by itself, is not the clip that was evaluated"
     return ""
 
 
@@ -326,19 +348,25 @@ def _two_faced(plan: Plan, submission: Submission, results: Path) -> bool:
     """Whether an anonymizer releases clips that it, or its authors, may have been fitted to otherwise than those tested."""
     if submission.makes == "attacker":
         return False
-    bench, spec, seed = _finished(plan, submission, results)
+    bench = _finished(plan, results)
     known = np.zeros(len(bench.clip_names), dtype=bool)
     known[anonymizer_part(bench.parts)] = True
-    released = bench.clips(bench.release(spec, seed, "holder/0"))
-    return two_faced(bench.clips(bench.raw), released, known, bench.labels[SUBJECT].to_numpy())
+    raw, people = bench.clips(bench.raw), bench.labels[SUBJECT].to_numpy()
+    releases = (bench.clips(bench.release(*own)) for own in _own_releases(plan, submission, bench))
+    return any(two_faced(raw, released, known, people) for released in releases)
 
 
-def _finished(plan: Plan, submission: Submission, results: Path) -> tuple[Bench, Spec, int]:
-    """Where the finished stages of a plan can be read, the submitted anonymizer, and its first seed."""
-    job = next(job for job in plan.jobs if job.anonymizer.plugin.provider == submission.manifest.provider)
+def _finished(plan: Plan, results: Path) -> Bench:
+    """Where the finished stages of a plan can be read."""
     stages = FinishedStages(results / "stages")
-    bench = Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
-    return bench, job.anonymizer, job.seed
+    return Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
+
+
+def _own_releases(plan: Plan, submission: Submission, bench: Bench) -> list[tuple[Spec, int, str]]:
+    """The submitted anonymizer with the seed and the draw of each release that it made."""
+    own = [job for job in plan.jobs if job.anonymizer.plugin.provider == submission.manifest.provider]
+    draws = {(job.seed, f"holder/{draw}"): job.anonymizer for job in own for draw in range(bench.draws(job))}
+    return [(spec, seed, draw) for (seed, draw), spec in draws.items()]
 
 
 def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measured]) -> float | None:
@@ -385,9 +413,10 @@ def needs_level(folder: Path) -> bool:
 
 
 def withdraw(results: Path, name: str) -> Entry:
-    """Takes the newest version of a submission off the board, at its authors' wish.
+    """Takes the listed version of a submission off the board, at its authors' wish; the newest if none is listed.
 
     Raises:
         UserError: if there is none, or it is off already.
     """
-    return find(results, name)[-1].moved(WITHDRAWN, "by its authors")
+    found = find(results, name)
+    return next((entry for entry in reversed(found) if entry.shown), found[-1]).moved(WITHDRAWN, "by its authors")

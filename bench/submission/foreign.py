@@ -22,11 +22,12 @@ from bench.data.clips import ClipSet
 from bench.presets import Preset
 from bench.protocols import Part
 from bench.submission.hidden import rounded
-from bench.submission.session import Foreign, ForeignError, fresh_session, session_for
+from bench.submission.session import Foreign, ForeignError, close, fresh_session, session_for
 from bench.training import Progress
 
 _SLACK = 2**16  # bytes of an answer beyond its arrays
 _MOST_FILES = 1000
+_LONGEST_NAME, _DEEPEST = 200, 8  # characters, folders: of a learnt file, or nobody can clear it up
 _PART = ("labels", "train", "validation", "test", "subjects", "performances")
 
 
@@ -39,6 +40,7 @@ class ForeignAnonymizer(Anonymizer):
         learns, stochastic, causal: What it declares.
         code_version: What it declares.
         rounds: Whether released coordinates are rounded, as they always are where something is measured.
+        secret: See `Anonymizer`: it must not tell the holder's release from that from which attackers learn.
     """
 
     foreign: Foreign | None = field(default=None)
@@ -47,6 +49,7 @@ class ForeignAnonymizer(Anonymizer):
     causal: bool = False
     code_version: int = 1
     rounds: bool = True
+    secret: str = field(default="", repr=False)
     blind = True
 
     def __post_init__(self) -> None:
@@ -67,7 +70,7 @@ class ForeignAnonymizer(Anonymizer):
             tensors |= _of_part(part, target)
         with fresh_session(self.foreign) as session:
             answer, state = session.ask("fit", asked, tensors)
-        return Fitted(state, {**_json(answer.get("info")), **isolation})
+        return Fitted(state, {"stated": _json(answer.get("info")), **isolation})
 
     def transform(self, batch: ClipBatch, state: Mapping[str, Tensor]) -> Tensor:
         """As the worker returns it, rounded.
@@ -85,16 +88,24 @@ class ForeignAnonymizer(Anonymizer):
             raise ForeignError("answer", f"expected float32 clips, got {None if out is None else out.dtype}")
         return (rounded(out) if self.rounds else out).to(device)
 
+    def close(self) -> None:
+        """Ends the worker: what it started could go on working."""
+        close(self.foreign)
+
 
 @dataclass(frozen=True)
 class ForeignAttacker(Attacker):
-    """A submitted attacker; `target` and `code_version` are what it declares. It is given validation clips with their labels."""
+    """A submitted attacker; `target` and `code_version` are what it declares. It is given validation clips with their labels.
+
+    `secret` is as for `Attacker`: seeds of a run are known, and names of public clips can be guessed.
+    """
 
     learns_validation = True
 
     foreign: Foreign | None = field(default=None)
     target: str = "subject"
     code_version: int = 1
+    secret: str = field(default="", repr=False)
 
     def __post_init__(self) -> None:
         """Its parameters were checked by the worker."""
@@ -111,12 +122,13 @@ class ForeignAttacker(Attacker):
             raise ForeignError("answer", f"it learnt {len(files)} files, at most {_MOST_FILES} are kept")
         for name, content in files.items():
             pure = PurePosixPath(name)
-            if pure.is_absolute() or ".." in pure.parts or content.dtype != torch.uint8:
+            long = len(name) > _LONGEST_NAME or len(pure.parts) > _DEEPEST
+            if long or pure.is_absolute() or ".." in pure.parts or content.dtype != torch.uint8:
                 raise ForeignError("answer", f"it learnt a file of the name {name[:80]!r}")
             path = folder / pure
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content.numpy().tobytes())
-        return {**_json(answer.get("info")), "isolation": self.foreign.level}
+        return {"stated": _json(answer.get("info")), "isolation": self.foreign.level}
 
     def scores(self, clips: ClipSet, indices: np.ndarray, part: Part, preset: Preset, folder: Path) -> np.ndarray:
         """Class probabilities (n, K) float32; the worker is asked in an order that tells nothing of people.

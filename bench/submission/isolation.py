@@ -12,6 +12,7 @@ import pwd
 import shlex
 import shutil
 import site
+import stat
 import subprocess
 import sys
 import tempfile
@@ -116,7 +117,8 @@ def start_of(level: str, submission: Path, limits: Limits, *, command: Sequence[
     if level == "process":
         return Start(_python(command), _environment(str(_root().parent)), str(submission))
     if level == "namespace":
-        return _apart(submission, limits, command, _account())
+        user = _account()
+        return _apart(submission, limits, command, user if user is not None and _open_to_all(submission) else None)
     if level == "container":
         template = os.environ.get(CONTAINER, "")
         if not template:
@@ -192,7 +194,8 @@ def _speaks(level: str) -> str:
 def _account() -> int | None:
     """Who starts bubblewrap: where the caller is root, somebody without rights, for whom alone limits on processes hold.
 
-    That account may not be able to read Python's folder; then it is the caller, and processes are counted from outside only.
+    That account may not be able to read Python's folder, or the submission's; then it is the caller, and processes are counted
+    from outside only.
     """
     if os.geteuid() != 0:
         return None
@@ -201,6 +204,11 @@ def _account() -> int | None:
     except KeyError:
         return None
     return None if _inside(nobody) else nobody
+
+
+def _open_to_all(folder: Path) -> bool:
+    """Whether another account comes as far as this folder: below the home of root, say, it does not."""
+    return all(path.stat().st_mode & stat.S_IXOTH for path in (folder, *folder.parents))
 
 
 def _inside(user: int | None) -> str:

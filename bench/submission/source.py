@@ -1,14 +1,14 @@
 """From a submission on disk to the plugin that the rest of the house evaluates."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from bench.files import UserError
+from bench.files import UserError, digest
 from bench.protocols import ACTION
 from bench.registry import ANONYMIZERS, Plugin
 from bench.release import FittedAnonymizer
@@ -20,7 +20,7 @@ from bench.submission.manifest import Line, Manifest, Text, identity, printable,
 from bench.submission.networks import Networks, SubmittedNetworks
 from bench.submission.prepared import SubmittedClips, SubmittedScores, SubmittedWeights
 from bench.submission.session import Foreign, ForeignError, shared_session
-from bench.submission.states import Entry
+from bench.submission.states import Entry, secret_of
 
 
 class DeclaredParameter(BaseModel):
@@ -131,6 +131,8 @@ class Submission:
             if fitted.spec.plugin.provider != "builtin":
                 raise UserError(f"its weights are for {fitted.spec}, which is no method of this package; submit it as code")
             known = fitted.spec.value
+            if not known.learns:
+                raise UserError(f"{fitted.spec} learns nothing, so there are no weights to submit; anybody can run it as it is")
             if known.uses:
                 raise UserError(
                     f"{fitted.spec} uses labels ({', '.join(known.uses)}) of the clips that it releases; none are given"
@@ -183,7 +185,17 @@ def received(entry: Entry, level: str, results: Path, *, trust: bool) -> Submitt
     if level in LEVELS:
         choose_level(level, trust=trust)
         refuse_visible(level, results)
-    return Submission(entry.files, read_manifest(entry.files)).spec(level)
+    return with_secret(Submission(entry.files, read_manifest(entry.files)).spec(level), results)
+
+
+def with_secret(spec: SubmittedSpec, results: Path) -> SubmittedSpec:
+    """Code, drawing with the secret of a results folder: how seeds are made is no secret, so without one it could tell by them
+    whose release it makes, or take noise out of one. Records state its digest.
+    """
+    if not isinstance(spec.value, ForeignAnonymizer | ForeignAttacker):
+        return spec
+    secret = secret_of(results)
+    return replace(spec, value=replace(spec.value, secret=secret), stated=(*spec.stated, ("secret", digest(secret))))
 
 
 def declared(foreign: Foreign) -> Declared:

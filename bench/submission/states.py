@@ -1,11 +1,16 @@
 """What became of each submission: received, checked, evaluating, and listed or not.
 
-`submissions/NAME/VERSION/` below the results holds `files/`, a copy of what was received, and `state.json`.
+`submissions/NAME/VERSION/` below the results holds `files/`, a copy of what was received, and `state.json`; `submissions/.secret`
+what submitted code must not know of the randomness of releases.
 """
 
+import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,7 +30,7 @@ _FROM = {  # which states may follow
     LISTED: (EVALUATING, LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN),
     FLAGGED: (EVALUATING, LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN),
     REJECTED: (CHECKED, REJECTED),
-    SUPERSEDED: (WITHDRAWN,),
+    SUPERSEDED: (CHECKED, REJECTED, WITHDRAWN),
     WITHDRAWN: (),
 }
 
@@ -47,6 +52,12 @@ class Entry:
         return self.data["history"][-1]["state"]
 
     @property
+    def shown(self) -> bool:
+        """Whether it is on the board: what is listed stays so while it is evaluated anew, and if that comes to no end."""
+        settled = [step["state"] for step in self.data["history"] if step["state"] != EVALUATING]
+        return settled[-1] in SHOWN
+
+    @property
     def reason(self) -> str:
         return self.data["history"][-1]["why"]
 
@@ -62,30 +73,17 @@ class Entry:
         """The same entry in another state; written.
 
         Raises:
-            UserError: if that state cannot follow.
+            UserError: if that state cannot follow, or something else became of it meanwhile.
         """
         if state not in _FROM[self.state]:
             raise UserError(f"{self.provider} is {self.state} and cannot become {state}")
+        now = Entry(self.folder, read_json(self.folder / _STATE))
+        if now.data["history"] != self.data["history"]:
+            raise UserError(f"{self.provider} became {now.state} meanwhile, and so does not become {state}")
         step = {"state": state, "date": _now(), "why": printable(why)}
         data = {**self.data, **known, "history": [*self.data["history"], step]}
         write_json(self.folder / _STATE, data)
         return Entry(self.folder, data)
-
-
-@contextmanager
-def evaluating(entry: Entry, isolation: str) -> Iterator[Entry]:
-    """An evaluation; if it comes to no end (Ctrl-C, a full disk), what was listed before is listed as it was.
-
-    Args:
-        isolation: Level at which its code runs, or `no code`.
-    """
-    try:
-        yield entry.moved(EVALUATING, isolation=isolation)
-    except BaseException:
-        now = Entry(entry.folder, read_json(entry.folder / _STATE))
-        if entry.state in SHOWN and now.state == EVALUATING:
-            now.moved(entry.state, entry.reason, isolation=entry.data["isolation"], noted=entry.data.get("noted", []))
-        raise
 
 
 def _now() -> str:
@@ -110,20 +108,35 @@ def receive(folder: Path, results: Path, *, supersedes: bool = False) -> Entry:
             raise UserError(f"{manifest.provider} was received before with other files; raise its version")
         if changed := check_files(folder, manifest):
             where, what, remedy = changed[0]
-            raise UserError(f"{manifest.provider} was received before, and {where}: {what}; raise its version, and {remedy}")
+            told = f"{manifest.provider} was received before, and {where}: {what}; raise its version, and {remedy}"
+            raise UserError(printable(told))
+        if not supersedes:
+            refuse_takeover(entry, results)
         return entry
     if not supersedes:
         _refuse_takeover(manifest, results)
     check_size(folder)
+    for cut in path.parent.glob(f".{path.name}.*"):  # of an attempt that was killed
+        shutil.rmtree(cut, ignore_errors=True)
     with atomic_folder(path) as temporary:
         copy_files(folder, temporary / "files")
         write_json(temporary / _STATE, _first(manifest, folder))
     return Entry(path, read_json(path / _STATE))
 
 
+def refuse_takeover(entry: Entry, results: Path) -> None:
+    """Makes sure that what is not listed takes no place that is not its own.
+
+    Raises:
+        UserError: if one of the same name is listed that is by other authors, or newer.
+    """
+    if not entry.shown:
+        _refuse_takeover(read_manifest(entry.files), results)
+
+
 def _refuse_takeover(manifest: Manifest, results: Path) -> None:
     for entry in entries(results):
-        if entry.data["name"] != manifest.name or entry.state not in SHOWN:
+        if entry.data["name"] != manifest.name or not entry.shown:
             continue
         if sorted(read_manifest(entry.files).authors) != sorted(manifest.authors):
             raise UserError(f"{entry.provider} is listed by other authors; choose another name, or say --supersedes")
@@ -152,10 +165,11 @@ def _first(manifest: Manifest, folder: Path) -> dict[str, Any]:
     }
 
 
-def entries(results: Path) -> Iterator[Entry]:
-    """All submissions that were received, by name and version."""
-    for path in sorted((results / "submissions").glob(f"*/*/{_STATE}")):
-        yield Entry(path.parent, read_json(path))
+def entries(results: Path) -> list[Entry]:
+    """All submissions that were received, by name and version, the newest last; not what a killed process left behind."""
+    paths = (results / "submissions").glob(f"[!.]*/[!.]*/{_STATE}")
+    found = [Entry(path.parent, read_json(path)) for path in paths]
+    return sorted(found, key=lambda entry: (entry.data["name"], _order(entry.data["version"])))
 
 
 def find(results: Path, name: str) -> Sequence[Entry]:
@@ -174,7 +188,7 @@ def find(results: Path, name: str) -> Sequence[Entry]:
 def supersede(entry: Entry, results: Path) -> None:
     """Takes older listed versions of the same submission off the board."""
     for other in find(results, entry.data["name"]):
-        if other.folder != entry.folder and other.state in SHOWN:
+        if other.folder != entry.folder and other.shown:
             other.moved(SUPERSEDED, f"by version {entry.data['version']}")
 
 
@@ -185,7 +199,7 @@ def noted_flags(results: Path) -> dict[str, list[str]]:
 
 def off_the_board(results: Path) -> dict[str, str]:
     """Submissions whose records are not shown, by what their records call them (`submitted_as`), and why."""
-    hidden = [entry for entry in entries(results) if entry.state not in SHOWN]
+    hidden = [entry for entry in entries(results) if not entry.shown]
     return {e.data["identity"]: f"{e.state}: {e.reason}" if e.reason else e.state for e in hidden}
 
 
@@ -208,3 +222,18 @@ def on_the_board(results: Path) -> Callable[[Mapping[str, Any]], bool]:
 def submitted_as(described: Mapping[str, Any]) -> str:
     """Digest of the submission that a record's anonymizer or attacker came from; "" if it is a plugin of the machine."""
     return described["parameters"].get("submission", "")
+
+
+def secret_of(results: Path) -> str:
+    """The secret of a results folder, drawn when it is first needed; readable by its owner alone."""
+    path = results / "submissions" / ".secret"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(FileExistsError):
+        drawn = tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".secret.", delete=False)  # noqa: SIM115 - linked below
+        with drawn:
+            drawn.write(secrets.token_hex(16))
+        try:
+            os.link(drawn.name, path)  # whoever comes second takes that of the first
+        finally:
+            os.unlink(drawn.name)
+    return path.read_text(encoding="utf-8")

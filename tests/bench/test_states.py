@@ -1,12 +1,14 @@
 """Submissions: what was received, and what becomes of it."""
 
+import re
 import shutil
 
 import pytest
 
 from bench.files import UserError, write_json
+from bench.submission.evaluate import withdraw
 from bench.submission.manifest import seal
-from bench.submission.states import entries, evaluating, find, off_the_board, receive
+from bench.submission.states import entries, find, off_the_board, receive, secret_of, supersede
 from tests.bench.hostile import write_method
 
 
@@ -46,24 +48,90 @@ def test_states_follow_each_other_as_declared_and_keep_their_history(tmp_path):
         find(results, "other")
 
 
-@pytest.mark.parametrize("ends_by", [KeyboardInterrupt, OSError])
-@pytest.mark.parametrize("before", ["listed", "listed-with-flags"])
-def test_what_is_listed_stays_so_if_an_evaluation_comes_to_no_end(tmp_path, before, ends_by):
-    entry = receive(write_method(tmp_path / "m", "pass"), tmp_path / "results").moved("checked")
-    with evaluating(entry, "namespace") as entry:
-        entry = entry.moved(before, "why", noted=["two-faced"])
-    with pytest.raises(ends_by), evaluating(entry, "process") as again:
-        again.moved("evaluating", noted=[])
-        raise ends_by
+def listed(folder, results, version="1", authors="A"):
+    """A submission that went the whole way."""
+    source = write_method(folder, "pass")
+    manifest = source / "submission.toml"
+    text = re.sub(r"(?m)^version = .*", f'version = "{version}"', manifest.read_text())
+    manifest.write_text(re.sub(r"(?m)^authors = .*", f'authors = ["{authors}"]', text))
+    seal(source)
+    entry = receive(source, results)
+    for state in ("checked", "evaluating", "listed"):
+        entry = entry.moved(state)
+    return entry
+
+
+def test_what_is_listed_stays_so_while_it_is_evaluated_anew_however_that_ends(tmp_path):
+    entry = listed(tmp_path / "m", tmp_path / "results").moved("evaluating", noted=["two-faced"])
     (now,) = entries(tmp_path / "results")
-    assert (now.state, now.reason, now.data["isolation"], now.data["noted"]) == (before, "why", "namespace", ["two-faced"])
+    assert (now.state, now.shown) == ("evaluating", True)
+    assert off_the_board(tmp_path / "results") == {}
+    entry.moved("rejected", "it is another now")
+    assert [e.shown for e in entries(tmp_path / "results")] == [False]
 
 
-def test_what_was_never_listed_is_not_after_an_evaluation_that_comes_to_no_end(tmp_path):
-    entry = receive(write_method(tmp_path / "m", "pass"), tmp_path / "results").moved("checked")
-    with pytest.raises(KeyboardInterrupt), evaluating(entry, "namespace"):
-        raise KeyboardInterrupt
-    assert [e.state for e in entries(tmp_path / "results")] == ["evaluating"]
+def test_what_was_never_listed_is_not_shown_while_it_is_evaluated(tmp_path):
+    entry = receive(write_method(tmp_path / "m", "pass"), tmp_path / "results").moved("checked").moved("evaluating")
+    assert not entry.shown
+
+
+def test_a_withdrawal_during_an_evaluation_stands(tmp_path):
+    entry = listed(tmp_path / "m", tmp_path / "results").moved("evaluating")
+    withdraw(tmp_path / "results", "hostile")
+    with pytest.raises(UserError, match="became withdrawn meanwhile"):
+        entry.moved("listed")
+    assert [step["state"] for step in entries(tmp_path / "results")[0].data["history"]][-2:] == ["evaluating", "withdrawn"]
+
+
+def test_the_listed_version_is_withdrawn_and_ten_comes_after_nine(tmp_path):
+    results = tmp_path / "results"
+    _, new = (listed(tmp_path / version, results, version) for version in ("1.9", "1.10"))
+    supersede(new, results)
+    assert [e.data["version"] for e in entries(results)] == ["1.9", "1.10"]
+    assert withdraw(results, "hostile").data["version"] == "1.10"
+    assert [e.state for e in entries(results)] == ["superseded", "withdrawn"]
+
+
+@pytest.mark.parametrize(("version", "authors", "told"), [("2", "B", "listed by other authors"), ("1", "A", "newer than 1")])
+def test_what_was_received_before_takes_no_place_that_is_not_its_own_either(tmp_path, version, authors, told):
+    """Received while nobody was listed, rejected, and evaluated again after somebody was."""
+    results = tmp_path / "results"
+    first = listed(tmp_path / "first", results, version, authors).moved("rejected")
+    listed(tmp_path / "owner", results, "1.5", "A")
+    with pytest.raises(UserError, match=told):
+        receive(tmp_path / "first", results)
+    with pytest.raises(UserError, match=told):  # while the owner is evaluated anew, too
+        find(results, "hostile 1.5")[0].moved("evaluating")
+        receive(tmp_path / "first", results)
+    assert receive(tmp_path / "first", results, supersedes=True).state == "rejected"
+    assert first.moved("checked").state == "checked"
+
+
+def test_a_superseded_version_may_come_back(tmp_path):
+    results = tmp_path / "results"
+    _, new = (listed(tmp_path / version, results, version) for version in ("1", "2"))
+    supersede(new, results)
+    assert receive(tmp_path / "1", results, supersedes=True).moved("checked").state == "checked"
+
+
+def test_what_a_killed_process_leaves_behind_is_no_entry(tmp_path):
+    results = tmp_path / "results"
+    entry = receive(write_method(tmp_path / "m", "pass"), results)
+    ghost = entry.folder.with_name(".1.x1y2.tmp")
+    shutil.copytree(entry.folder, ghost)
+    shutil.rmtree(entry.folder)
+    assert entries(results) == []
+    receive(tmp_path / "m", results)
+    assert [e.folder for e in entries(results)] == [entry.folder]
+    assert not ghost.exists()
+
+
+def test_a_results_folder_has_one_secret_that_others_cannot_read(tmp_path):
+    secret = secret_of(tmp_path)
+    assert secret == secret_of(tmp_path) != secret_of(tmp_path / "other")
+    assert len(secret) == 32
+    (path,) = (tmp_path / "submissions").iterdir()
+    assert path.stat().st_mode & 0o077 == 0
 
 
 def test_a_broken_state_file_is_no_entry(tmp_path):

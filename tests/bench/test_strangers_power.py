@@ -1,26 +1,42 @@
 """What a submission can do to others: strangers choose neither what counts as a leak, nor who has a rank, nor who is rejected."""
 
+import dataclasses
 import json
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from safetensors.numpy import load_file, save_file
 
+from bench.anonymizer import Anonymizer, anonymize, clip_seed, coordinates_digest
+from bench.data.clips import ClipSet
+from bench.data.prepare import open_or_prepare
 from bench.files import UserError
-from bench.plan import make_plan
+from bench.grid import failed_controls, trade_off
+from bench.jobs import Job
+from bench.pipeline import Bench
+from bench.plan import choose_protocol, make_plan
 from bench.presets import smoke_preset
-from bench.registry import ANONYMIZERS
+from bench.records import records
+from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS, Plugin
 from bench.runner import Result
 from bench.specs import parse_spec
+from bench.stages import StageStore
+from bench.submission import evaluate as evaluation
 from bench.submission.check import DeclaredParameter, _other_value
-from bench.submission.evaluate import Budget, _finished, _own_failure, _plan
+from bench.submission.evaluate import Budget, _finished, _own_failure, _own_releases, _plan, _seeds
+from bench.submission.foreign import ForeignAttacker
 from bench.submission.isolation import IsolationError, Limits, refuse_visible
 from bench.submission.manifest import read_manifest, seal
-from bench.submission.source import Submission
-from bench.submission.states import find, on_the_board, receive
+from bench.submission.source import Submission, SubmittedSpec
+from bench.submission.states import find, on_the_board, receive, secret_of
 from bench.submission.template import new_submission
-from bench.summary import _epochs
+from bench.summary import _epochs, measure_all
+from bench.threat import THREATS
 from tests.bench.hostile import write_method
+from tests.bench.test_flags import chosen, leaking
 from tests.bench.test_isolation import checked, wrong
 from tests.bench.test_submission import DATA, scores_of
 
@@ -73,6 +89,10 @@ def test_a_failure_is_blamed_on_whose_code_it_was(tmp_path):
             raw = {**failed.failed[0], "anonymizer": "identity"}  # an attacker that fails there is nobody else's failure
             both = Result([], 0, [raw, *failed.failed])
             assert not _own_failure(plan, submission, both, results), (kind, names)
+            full = Result([], 0, [{**failed.failed[0], "error": "OSError: [Errno 28] No space left on device"}])
+            if job is own:
+                with pytest.raises(UserError, match=r"came to no end .* No space left on device"):
+                    _own_failure(plan, submission, full, results)
 
 
 def test_the_first_seed_of_a_method_is_its_own(tmp_path):
@@ -83,8 +103,112 @@ def test_the_first_seed_of_a_method_is_its_own(tmp_path):
     submission = Submission(folder, read_manifest(folder))
     plan = _plan(submission, submission.spec(), Budget(attackers="bones-lda"), tmp_path / "results")
     assert plan.jobs[0].seed == 0
-    _, spec, seed = _finished(plan, submission, tmp_path / "results")
-    assert (spec.plugin.name, seed) == ("my-own", 5)
+    own = _own_releases(plan, submission, _finished(plan, tmp_path / "results"))
+    assert [(spec.plugin.name, seed, draw) for spec, seed, draw in own] == [("my-own", 5, "holder/0")]
+
+
+def test_a_submission_has_no_more_seeds_for_what_others_submitted(tmp_path, monkeypatch):
+    """Raw clips met attackers of this package with two seeds, a submitted one with five of its own choice."""
+    raw = {"names": {"anonymizer": "identity"}}
+    own, others = {"parameters": {}}, {"parameters": {"submission": "s", "kind": "attacker"}}
+    found = [SimpleNamespace(data={**raw, "seed": seed, "attacker": own}) for seed in (0, 1)]
+    found += [SimpleNamespace(data={**raw, "seed": seed, "attacker": others}) for seed in (5, 6, 7, 8, 9)]
+    monkeypatch.setattr(evaluation, "_records", lambda *where: found)
+    stated = SimpleNamespace(seeds=[4])
+    assert _seeds(stated, DATA, smoke_preset(), tmp_path, Budget()) == (4, 0)
+    monkeypatch.setattr(evaluation, "submitted", lambda attacker: "")
+    assert len(_seeds(stated, DATA, smoke_preset(), tmp_path, Budget())) == 7
+
+
+def strangers(measured, name="stranger"):
+    """The same row, had the attacker been submitted."""
+    attacker = {**measured.first["attacker"], "parameters": {"submission": "s", "kind": "attacker"}}
+    data = {**measured.first, "attacker": attacker, "names": {**measured.first["names"], "attacker": name}}
+    return dataclasses.replace(measured, records=(dataclasses.replace(measured.records[0], data=data),))
+
+
+def test_a_submitted_attacker_may_raise_a_leakage_and_withholds_no_rank(finished):
+    """Whatever it is flagged for, and though it reads more while it says that it knows nothing."""
+    rows = measure_all(records(finished[0] / "records"))
+    gauss, null = (dataclasses.replace(leaking(chosen(rows, name), 0.25, 0.1), flags=()) for name in ("gauss", "null"))
+    ignorant = dataclasses.replace(leaking(chosen(rows, "gauss", threat="ignorant"), 1.0, 0.9), flags=())
+    worst = dataclasses.replace(leaking(gauss, 0.8, 0.7), flags=("frozen-beats-retrained", "no-control", "undertrained"))
+    table = [gauss, null, strangers(worst), strangers(ignorant), strangers(null)]
+    found = {point.anonymizer: point for point in trade_off(table, "semi-informed")}
+    assert {name: point.withheld for name, point in found.items()} == {"gauss:std=0.1": (), "null": ()}
+    assert found["gauss:std=0.1"].leakage.value == pytest.approx((0.8 - 0.25) / 0.75)
+    own = [gauss, null, worst, ignorant]  # one of this package would have told that something is wrong
+    assert next(p for p in trade_off(own, "semi-informed") if "gauss" in p.anonymizer).withheld != ()
+
+
+@pytest.mark.parametrize("brought", ["ignorant", "semi-informed", "untried"])
+def test_who_brings_answers_along_at_any_level_or_is_not_tried_counts_for_nothing(finished, brought):
+    rows = measure_all(records(finished[0] / "records"))
+    gauss = dataclasses.replace(leaking(chosen(rows, "gauss"), 0.25, 0.1), flags=())
+    worst = strangers(dataclasses.replace(leaking(gauss, 0.8, 0.7), flags=()))
+    nothing = [leaking(chosen(rows, "null", threat=level), 0.25, 0.1) for level in ("ignorant", "semi-informed")]
+    caught = [leaking(m, 0.9, 0.8) if m.first["threat"] == brought else m for m in nothing]
+    caught = [] if brought == "untried" else caught
+    for on_null, leakage in ((nothing, (0.8 - 0.25) / 0.75), (caught, 0.0)):
+        table = [gauss, worst, *(strangers(m) for m in on_null)]
+        point = next(p for p in trade_off(table, "semi-informed") if "gauss" in p.anonymizer)
+        assert point.leakage.value == pytest.approx(leakage)
+
+
+def test_a_submitted_attacker_that_finds_nothing_fails_no_control(finished):
+    rows = measure_all(records(finished[0] / "records"))
+    raw = leaking(chosen(rows, "identity"), 0.25, 0.1)
+    unusual = {**raw.first, "target": "height_class"}
+    weak = dataclasses.replace(raw, records=(dataclasses.replace(raw.records[0], data=unusual),))
+    assert any("no attacker finds height_class" in line for line in failed_controls([*rows, weak]))
+    assert failed_controls([*rows, strangers(weak)]) == failed_controls(rows) == []
+
+
+def test_code_cannot_tell_by_its_seeds_whose_release_it_makes(tmp_path):
+    """What is mixed into them is a secret of the results folder; how they are made is none."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Looks(Anonymizer):
+        """Remembers the seeds that it was given."""
+
+        secret: str = ""
+        stochastic = True
+        blind = True
+
+        def transform(self, batch, state):
+            seen.update(batch.seeds)
+            return batch.clips
+
+    clips = ClipSet.from_store(open_or_prepare(parse_spec(DATA, DATASETS), tmp_path / "results"))
+    known = {clip_seed(0, "holder/0", coordinates_digest(clips, i)) for i in range(len(clips))}
+    for secret, guessed in (("", True), (secret_of(tmp_path / "results"), False)):
+        seen = set()
+        anonymize(Looks(secret), {}, clips, seed=0, draw="holder/0")
+        assert (seen == known, bool(seen & known)) == (guessed, guessed)
+
+
+def test_noise_that_a_submitted_attacker_meets_is_drawn_for_it_alone(tmp_path):
+    """Whoever knows the seeds of a run, and guesses names of clips, could take out what everybody else meets."""
+    store = open_or_prepare(parse_spec(DATA, DATASETS), tmp_path / "results")
+    stages = StageStore(tmp_path / "stages")
+    bench = Bench(store, choose_protocol(parse_spec(DATA, DATASETS), None), smoke_preset(), stages, torch.device("cpu"), silent)
+    own = parse_spec("bones-lda", ATTACKERS)
+    secret = secret_of(tmp_path / "results")
+    theirs = SubmittedSpec(Plugin("attacker", "x", "s", "x 1"), ForeignAttacker(secret=secret), (("submission", "s"),), "x")
+    for method, same in (("gauss", False), ("mean-skeleton", True)):
+        anonymizer = parse_spec(method, ANONYMIZERS)
+        ours, strange = (Job(anonymizer, attacker, THREATS["semi-informed"], 0) for attacker in (own, theirs))
+        assert bench.own_release(ours).content == bench.own_release(strange).content
+        first, second = ([release.content for release in bench.releases(job)] for job in (ours, strange))
+        assert (first == second, bool({*first} & {*second})) == (same, same)
+    written = "".join(path.read_text() for path in (tmp_path / "stages").rglob("*.json"))
+    assert "holder/0" in written
+    assert secret not in written
+
+
+@contextmanager
+def silent(text):
+    yield lambda *progress: None
 
 
 def test_records_count_at_the_level_of_the_last_evaluation(tmp_path):

@@ -26,7 +26,7 @@ from bench.submission.faces import separation, two_faced
 from bench.submission.hidden import GRID, rounded
 from bench.submission.isolation import Limits
 from bench.submission.manifest import LARGEST, MOST_FILES, ManifestError, read_manifest, seal
-from bench.submission.session import Session, close_all, shared_session
+from bench.submission.session import ForeignError, Session, close_all, shared_session
 from bench.submission.source import Submission
 from bench.submission.states import find, receive, submitted_as, supersede
 from bench.submission.template import new_submission
@@ -109,6 +109,26 @@ def test_an_attacker_remembers_nothing_of_what_it_named_before(tmp_path, people,
     value.scores(*asked)
     with pytest.raises(RuntimeError, match="it remembers"):
         value.scores(*asked)
+
+
+@pytest.mark.parametrize("name", ["/".join("abcdefghi"), "n" * 201])
+def test_files_that_nobody_could_clear_up_are_refused(tmp_path, people, name):
+    """Nine folders, or a name of 201 characters: hundreds of folders end Python's own clearing up."""
+    clips, part = people
+    (tmp_path / "learnt").mkdir()
+    write = f'path = folder / "{name}"\npath.parent.mkdir(parents=True, exist_ok=True)\npath.write_text("x")'
+    value = plugin(write_attacker(tmp_path / "m", "pass", fit=write)).value
+    with pytest.raises(ForeignError, match="learnt a file of the name"):
+        value.fit(clips, part, get_preset("quick"), tmp_path / "learnt", seed=0)
+    assert {path.name for path in (tmp_path / "learnt").iterdir()} <= {"learnt"}  # which it learnt before
+
+
+def test_what_strangers_report_stands_apart_from_what_we_do(tmp_path, people):
+    clips, part = people
+    (tmp_path / "learnt").mkdir()
+    value = plugin(write_attacker(tmp_path / "m", "pass", fit='return {"curves": "x", "isolation": "none"}')).value
+    found = value.fit(clips, part, get_preset("quick"), tmp_path / "learnt", seed=0)
+    assert found == {"stated": {"curves": "x", "isolation": "none"}, "isolation": "process"}
 
 
 def test_an_anonymizer_remembers_nothing_of_another_release(tmp_path, people):
