@@ -317,14 +317,17 @@ class ClipStore:
             found = f"schema {schema} and layout {meta.get('layout')}" if schema == SCHEMA else f"schema {schema}"
             raise StoreError(f"{path} has {found}, this version reads schema {SCHEMA}; prepare the data again")
         store = cls(path, meta, index)
-        ends = np.cumsum(index[:, 1] * index[:, 2]) if index.ndim == 2 and index.shape[1] == 3 and len(index) else None
+        heights = meta.get("heights", {})
+        if not isinstance(heights, dict) or not all(isinstance(tall, int | float) for tall in heights.values()):
+            raise StoreError(f"{path / 'meta.json'} is damaged; prepare the data again")
+        counts = index.ndim == 2 and index.shape[1] == 3 and len(index) and index.dtype == np.int64 and (index[:, 1:] > 0).all()
+        ends = np.cumsum(index[:, 1] * index[:, 2]) if counts else None
         if ends is None or not np.array_equal(index[:, 0], [0, *ends[:-1]]):
             raise StoreError(f"{path / 'index.npy'} is damaged; prepare the data again")
         rows = int(ends[-1])
-        if store.rows.shape != (rows, 3, store.layout.num_joints):
-            raise StoreError(
-                f"{path / 'frames.npy'} holds {store.rows.shape}, its index asks for {rows} rows; prepare the data again"
-            )
+        if store.rows.shape != (rows, 3, store.layout.num_joints) or store.rows.dtype != np.float32:
+            there = f"{store.rows.dtype} of shape {store.rows.shape}"
+            raise StoreError(f"{path / 'frames.npy'} holds {there}, its index asks for {rows} rows; prepare the data again")
         return store
 
     def __reduce__(self) -> tuple[Any, ...]:

@@ -146,6 +146,11 @@ DAMAGE = {
     "flat index": save("index.npy", np.ravel),
     "index beyond the rows": save("index.npy", lambda index: index + np.array([900, 0, 0])),
     "a row too few": save("frames.npy", lambda rows: rows[:-1]),
+    "index of text": save("index.npy", lambda index: index.astype("U5")),
+    "less than no frames": save("index.npy", lambda index: index * np.array([1, -1, -1])),
+    "frames of text": save("frames.npy", lambda rows: rows.astype("U3")),
+    "a list of heights": rewrite_meta(heights=[1, 2]),
+    "heights of text": rewrite_meta(heights={"1": "tall"}),
     "pickled frames": save("frames.npy", lambda rows: rows.astype(object)),
 }
 
