@@ -135,7 +135,7 @@ _CASES = [  # kind, people of each class, shape of the people's recalls (beta di
 _PAIRED = [(people, shift) for people in (4, 8, 20) for shift in (0.0, 1.5)]  # people, mean of mated scores
 _SPREAD = 0.5  # of that mean over people
 _PAIRS = 40  # mated and non-mated ones of each person
-_TEN = [(people, shift) for people in (8, 10, 18) for shift in (0.6, 3.0)]  # people, mean of their own scores
+_TEN = [(people, shift) for people in (8, 18, 40) for shift in (0.0, 0.6, 3.0)]  # people, mean of own scores; 0 is chance
 _LOOKS = 0.5  # standard deviation of how much like each other person somebody always looks
 _MANY = 40_000  # people drawn for what is true of all
 
@@ -185,8 +185,13 @@ def _scores(rng: np.random.Generator, own: np.ndarray, classes: int) -> tuple[np
 
 
 def found_of_ten(people: int, shift: float) -> float:
-    """Share of all people whom ten clips name, chance-normalised: of many, each among as many as a test part holds."""
+    """Share of all people whom ten clips name, chance-normalised: of many, each among as many as a test part holds.
+
+    Without a shift nobody's own score is better than any other: nothing is found, but by chance.
+    """
     rng = np.random.default_rng([people, int(10 * shift)])
+    if not shift:
+        return 0.0
     _, together = _scores(rng, shift + rng.normal(size=_MANY), people)
     return float(normalised_leakage((together.argmax(axis=1) == 0).mean(), 1 / people))
 
@@ -198,7 +203,7 @@ def _covered_ten(item: tuple[tuple[int, float], int]) -> tuple[float, float]:
     """
     (count, shift), seed = item
     rng = np.random.default_rng([seed, count, int(10 * shift)])
-    expected, _ = _scores(rng, shift + rng.normal(size=count), count)
+    expected, _ = _scores(rng, shift + bool(shift) * rng.normal(size=count), count)
     label = np.repeat(np.arange(count), rng.integers(20, 61, count))
     turned = np.stack([np.roll(row, person) for person, row in enumerate(expected)])  # the own score in the own column
     probabilities = softmax(turned[label] + rng.normal(size=(len(label), count)), axis=1)

@@ -98,31 +98,38 @@ def test_of_ten_clips_people_count_alike():
 
 
 def test_where_ten_clips_find_everybody_people_count_not_sets():
-    """Eight of eight under the prior of Jeffreys: the 2.5 % quantile of Beta(8.5, 0.5), of two sets each as of ten."""
-    low = (beta.ppf(0.025, 8.5, 0.5) - 1 / 8) / (7 / 8)
+    """Eight of eight: the 2.5 % quantile of Beta(8, 1/2), of two sets each as of ten."""
+    low = (beta.ppf(0.025, 8, 0.5) - 1 / 8) / (7 / 8)
     for clips in (20, 100):
         found = of_ten((clips,) * 8, np.eye(8) * 0.9 + 0.0125)
-        assert (found.value, found.high) == (pytest.approx(1.0), pytest.approx(1.0, abs=1e-3))
+        assert (found.value, found.high) == (pytest.approx(1.0), pytest.approx(1.0))
         assert found.low == pytest.approx(low, abs=0.03)
 
 
-@pytest.mark.parametrize(("found", "people"), [(0, 4), (1, 8), (5, 8), (17, 18)])
-def test_people_who_are_found_or_not_are_counted(found, people):
-    """Beta(k + 1/2, n - k + 1/2), whose quantiles 2000 draws hit but for one in fifty of its width."""
-    drawn = estimate_all_or_nothing(np.arange(people) < found)
-    truth = beta(found + 0.5, people - found + 0.5)
+@pytest.mark.parametrize("level", [0.95, 0.5])
+@pytest.mark.parametrize(("found", "people"), [(0, 4), (1, 8), (5, 8), (17, 18), (18, 18)])
+def test_people_who_are_found_or_not_are_counted(found, people, level):
+    """Beta(k, n - k + 1/2) for the lower end, Beta(k + 1/2, n - k) for the upper one."""
+    drawn, tail = estimate_all_or_nothing(np.arange(people) < found), (1 - level) / 2
+    low = beta.ppf(tail, found, people - found + 0.5) if found else 0.0
+    high = beta.ppf(1 - tail, found + 0.5, people - found) if found < people else 1.0
     assert drawn.value == found / people
-    ends = min(truth.ppf(0.025), drawn.value), max(truth.ppf(0.975), drawn.value)
-    np.testing.assert_allclose((drawn.low, drawn.high), ends, atol=0.05 * (ends[1] - ends[0]))
+    at = drawn.at(level)
+    np.testing.assert_allclose((at.low, at.high), (low, high), atol=0.03 * (high - low))
+    assert drawn.low <= drawn.value <= drawn.high
 
 
-def test_people_who_are_found_at_times_vary_as_a_dirichlet_process_says():
-    shares, counts = np.array([0.1, 0.4, 0.5, 0.5, 0.9]), np.array([2, 2, 4, 4, 8])
-    drawn = estimate_all_or_nothing(shares).draws
-    mean = (shares.sum() + 0.5) / 6
-    assert drawn.mean() == pytest.approx(mean, abs=0.01)
-    assert drawn.var() == pytest.approx((((shares**2).sum() + 0.5) / 6 - mean**2) / 7, rel=0.1)
-    assert estimate_all_or_nothing(shares, counts).value == pytest.approx(shares @ counts / 20)
+@pytest.mark.parametrize("counts", [None, np.array([2, 2, 4, 4, 8])])
+def test_people_who_are_found_at_times_vary_as_a_dirichlet_process_says(counts):
+    """Weights drawn in another way: a Dirichlet distribution of five people and half a one, tilted by how much each counts."""
+    shares, rng = np.array([0.1, 0.4, 0.5, 0.5, 0.9]), np.random.default_rng(1)
+    told = estimate_all_or_nothing(shares, counts)
+    weights = np.ones(5) if counts is None else counts / counts.mean()
+    tilted = rng.dirichlet([1, 1, 1, 1, 1, 0.5], size=100_000) * np.r_[weights, 1]
+    tilted /= tilted.sum(axis=1, keepdims=True)
+    assert told.value == pytest.approx(weights @ shares / 5)
+    assert told.low == pytest.approx(np.quantile(tilted @ np.r_[shares, 0], 0.025), abs=0.01)
+    assert told.high == pytest.approx(np.quantile(tilted @ np.r_[shares, 1], 0.975), abs=0.01)
     assert math.isnan(estimate_all_or_nothing(shares[:3]).low)
 
 
