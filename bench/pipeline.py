@@ -43,7 +43,7 @@ class Bench(Workshop):
         return [self._holder(job, draw) for draw in range(self.draws(job))]
 
     def _holder(self, job: Job, draw: int) -> Release:
-        """One of them; for an attacker that must not be able to draw the same, drawn for it alone."""
+        """One of them; for submitted attackers, which must not be able to draw the same, with their secret."""
         reader = (job.attacker,) if job.attacker.value.secret else ()
         return self.release(job.anonymizer, job.seed, f"holder/{draw}", *reader)
 
@@ -81,7 +81,7 @@ class Bench(Workshop):
 
     def utility_trainings(self, job: Job) -> list[Training]:
         """The raw-trained and the retrained action classifier, then the same two of another kind."""
-        holder = self._holder(job, 0)  # the consumer learns from one release, and meets others
+        holder = self.release(job.anonymizer, job.seed, "holder/0")  # the consumer learns from one release, and meets others
         shown = ((self.raw, "raw clips"), (holder, f"clips anonymized by {job.anonymizer}"))
         return [Training(who, release, job.seed, seen) for who in (None, self._transfer) for release, seen in shown]
 

@@ -52,7 +52,8 @@ class OwnData(Dataset):
 
     People are unseen for actions and attributes (every second one tests); re-identification tests every second performance of
     each action by each person, with `--protocol xaction` performances of every second action, and with `xsetup-reid` those of a
-    person's later set-ups.
+    person's later set-ups. What learns from clips, such as `adversarial`, learns from those that no target tests: under `xaction`
+    from half of the actions.
     """
 
     joints: str = param("ntu", "layout of the joints, see `bench list layouts`", choices=tuple(layout_names()))

@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from safetensors.torch import load_file
 
-from bench.anonymizer import anonymize
+from bench.anonymizer import anonymize, secretly
 from bench.executors import Where
 from bench.files import UserError, digest
 from bench.grid import Grid
+from bench.jobs import Release
 from bench.measured import Measured
 from bench.pipeline import Bench
 from bench.plan import Plan, choose_protocol, make_plan
@@ -98,7 +99,8 @@ class Evaluation:
 
 
 _SPOTS = 12  # real clips that are released once more
-_OF_THE_MACHINE = ("OSError:", "MemoryError:", "ProcessExpired:", "CancelledError:")  # how failures begin that are nobody's
+_OF_CODE = ("ForeignError:", "ValueError:", "TimeoutError:")  # how failures of isolated code begin; others are the machine's
+_OF_THE_MACHINE = ("OSError:", "PermissionError:", "MemoryError:", "OutOfMemoryError:", "ProcessExpired:", "CancelledError:")
 _USUAL = "identity,null,gauss:std=0.05,mean-skeleton"
 
 
@@ -146,15 +148,19 @@ def evaluate(
     measured = measure_all(result.records, results)
     claims = [(claim, _measured_claim(claim, manifest, measured)) for claim in manifest.claims]
     flags = _flags(manifest, _beside_all_others(measured, result, results), claims)
-    if not budget.supersedes:
-        refuse_takeover(entry, results)  # others may have been listed in these hours
+    try:
+        if not budget.supersedes:
+            refuse_takeover(entry, results)  # others may have been listed in these hours
+    except UserError as error:
+        return Evaluation(entry.moved(REJECTED, str(error)), report, result, measured, claims)
+    keys = {key for record in result.records for key in record.keys}
     known = {
         "isolation": level if manifest.runs_code else "no code",
         "hardware": {name: result.records[0].manifest()[name] for name in ("device", "platform")},
-        "records": [key for record in result.records for key in record.keys],
+        "records": sorted({*entry.data.get("records", []), *keys}),
     }
     entry = entry.moved(FLAGGED if flags else LISTED, ", ".join(flags), **known)
-    supersede(entry, results)
+    supersede(entry, results, newer=budget.supersedes)
     return Evaluation(entry, report, result, measured, claims, digest([entry.data["identity"], asdict(budget)]))
 
 
@@ -301,7 +307,8 @@ def _own_failure(plan: Plan, submission: Submission, result: Result, results: Pa
         provider = submission.manifest.provider
         if provider not in (job.anonymizer.plugin.provider, job.attacker.plugin.provider):
             continue
-        if failed["error"].startswith(_OF_THE_MACHINE):
+        runs_code = submission.manifest.runs_code
+        if not failed["error"].startswith(_OF_CODE) if runs_code else failed["error"].startswith(_OF_THE_MACHINE):
             raise UserError(f"the evaluation came to no end ({_told(failed)}); the same command goes on from there")
         try:
             bench.releases(job)
@@ -322,7 +329,7 @@ def _told(failed: Mapping[str, str]) -> str:
 
 
 def _spot_check(plan: Plan, submission: Submission, results: Path) -> str:
-    """Whether some real clips of every release, each made by itself in a fresh worker, are those that were evaluated.
+    """Whether some real clips of all its releases, each made by itself in a fresh worker, are those that were evaluated.
 
     Code may tell synthetic clips from real ones, and behave while it is checked. Returns "" if they are.
     """
@@ -331,11 +338,11 @@ def _spot_check(plan: Plan, submission: Submission, results: Path) -> str:
     bench = _finished(plan, results)
     test = bench.part(ACTION).test
     some = bench.clips(bench.raw).subset(test[np.linspace(0, len(test) - 1, _SPOTS).round().astype(int)])
-    for spec, seed, draw in _own_releases(plan, submission, bench):
-        evaluated = bench.clips(bench.release(spec, seed, draw))
-        state = load_file(bench.fit(spec, seed).path / "state.safetensors")
+    for own, release in _own_releases(plan, submission, bench):
+        evaluated = bench.clips(release)
+        state = load_file(bench.fit(own.spec, own.seed).path / "state.safetensors")
         close_all()
-        alone = anonymize(spec.value, state, some, seed=seed, draw=draw, batch_size=1)
+        alone = anonymize(own.spec.value, state, some, seed=own.seed, draw=own.whole_draw, batch_size=1)
         for i in range(len(some)):
             first = int(some.first[i])
             rows = slice(first, first + int(some.lengths[i]) * int(some.bodies[i]))
@@ -352,7 +359,7 @@ def _two_faced(plan: Plan, submission: Submission, results: Path) -> bool:
     known = np.zeros(len(bench.clip_names), dtype=bool)
     known[anonymizer_part(bench.parts)] = True
     raw, people = bench.clips(bench.raw), bench.labels[SUBJECT].to_numpy()
-    releases = (bench.clips(bench.release(*own)) for own in _own_releases(plan, submission, bench))
+    releases = (bench.clips(release) for _, release in _own_releases(plan, submission, bench))
     return any(two_faced(raw, released, known, people) for released in releases)
 
 
@@ -362,11 +369,34 @@ def _finished(plan: Plan, results: Path) -> Bench:
     return Bench(plan.store, plan.protocol, plan.preset, stages, torch.device("cpu"), nullcontext)
 
 
-def _own_releases(plan: Plan, submission: Submission, bench: Bench) -> list[tuple[Spec, int, str]]:
-    """The submitted anonymizer with the seed and the draw of each release that it made."""
-    own = [job for job in plan.jobs if job.anonymizer.plugin.provider == submission.manifest.provider]
-    draws = {(job.seed, f"holder/{draw}"): job.anonymizer for job in own for draw in range(bench.draws(job))}
-    return [(spec, seed, draw) for (seed, draw), spec in draws.items()]
+@dataclass(frozen=True)
+class _Own:
+    """A release that a submitted anonymizer made: its seed, its draw, and the submitted attacker that it was drawn for."""
+
+    spec: Spec
+    seed: int
+    draw: str
+    reader: Spec | None = None
+
+    @property
+    def whole_draw(self) -> str:
+        return secretly(self.draw, self.reader.value.secret if self.reader else "")
+
+
+def _own_releases(plan: Plan, submission: Submission, bench: Bench) -> list[tuple[_Own, Release]]:
+    """All releases that the submitted anonymizer made, those from which attackers learn among them."""
+    wanted: dict[tuple[int, str, str], _Own] = {}
+    for job in plan.jobs:
+        if job.anonymizer.plugin.provider == submission.manifest.provider:
+            reader = job.attacker if job.attacker.value.secret else None
+            own = [_Own(job.anonymizer, job.seed, f"holder/{draw}", reader) for draw in range(bench.draws(job))]
+            own.append(_Own(job.anonymizer, job.seed, "attacker/0"))
+            wanted |= {(one.seed, one.draw, str(one.reader)): one for one in own}
+    found = []
+    for own in wanted.values():
+        with suppress(MissingStageError):  # of a pair that failed by somebody else's code
+            found.append((own, bench.release(own.spec, own.seed, own.draw, *([own.reader] if own.reader else []))))
+    return found
 
 
 def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measured]) -> float | None:
@@ -386,9 +416,18 @@ def _measured_claim(claim: Claim, manifest: Manifest, measured: Sequence[Measure
 def _beside_all_others(measured: Sequence[Measured], result: Result, results: Path) -> list[Measured]:
     """What was measured as the board will show it: in one table with all that was measured before."""
     first, shown = result.records[0].data, on_the_board(results)
+    now = {code for record in result.records for code in _codes(record)}
+    replaced = {which for which, *_ in now}
     before = (r for r in _records(first["dataset"], first["preset"]["name"], results) if shown(r.data))
+    before = (r for r in before if all(code in now for code in _codes(r) if code[0] in replaced))  # not at another level
     everything = measure_all({r.path: r for r in (*before, *result.records)}.values(), results)
     return [m for m in everything if m.group in {own.group for own in measured}]
+
+
+def _codes(record: Record) -> list[tuple[str, str | None, str | None]]:
+    """Submissions that take part in a record, each with the level and the secret that it ran with."""
+    stated = (record.data[side]["parameters"] for side in ("anonymizer", "attacker"))
+    return [(of["submission"], of.get("isolation"), of.get("secret")) for of in stated if "submission" in of]
 
 
 def _flags(manifest: Manifest, measured: Sequence[Measured], claims: Sequence[tuple[Claim, float | None]]) -> list[str]:

@@ -8,25 +8,28 @@ import os
 import re
 import secrets
 import shutil
-import tempfile
+import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bench.files import UserError, atomic_folder, read_json, write_json
+from filelock import FileLock
+
+from bench.files import UserError, atomic_folder, digest, read_json, write_json
 from bench.submission.manifest import Manifest, check_files, check_size, copy_files, identity, printable, read_manifest
 
 RECEIVED, CHECKED, EVALUATING = "received", "checked", "evaluating"
 LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN = "listed", "listed-with-flags", "rejected", "superseded", "withdrawn"
 SHOWN = (LISTED, FLAGGED)
 _STATE = "state.json"
+_SECRET = Path("submissions", ".secret")
+_LONG_AGO = 24 * 3600.0  # seconds
 _FROM = {  # which states may follow
     RECEIVED: (CHECKED, REJECTED, WITHDRAWN),
     CHECKED: (EVALUATING, CHECKED, REJECTED, WITHDRAWN),
-    EVALUATING: (EVALUATING, LISTED, FLAGGED, REJECTED, WITHDRAWN),
+    EVALUATING: (EVALUATING, LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN),
     LISTED: (EVALUATING, LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN),
     FLAGGED: (EVALUATING, LISTED, FLAGGED, REJECTED, SUPERSEDED, WITHDRAWN),
     REJECTED: (CHECKED, REJECTED),
@@ -77,12 +80,13 @@ class Entry:
         """
         if state not in _FROM[self.state]:
             raise UserError(f"{self.provider} is {self.state} and cannot become {state}")
-        now = Entry(self.folder, read_json(self.folder / _STATE))
-        if now.data["history"] != self.data["history"]:
-            raise UserError(f"{self.provider} became {now.state} meanwhile, and so does not become {state}")
-        step = {"state": state, "date": _now(), "why": printable(why)}
-        data = {**self.data, **known, "history": [*self.data["history"], step]}
-        write_json(self.folder / _STATE, data)
+        with FileLock(self.folder.parent / ".lock"):
+            now = Entry(self.folder, read_json(self.folder / _STATE))
+            if now.data["history"] != self.data["history"]:
+                raise UserError(f"{self.provider} became {now.state} meanwhile, and so does not become {state}")
+            step = {"state": state, "date": _now(), "why": printable(why)}
+            data = {**self.data, **known, "history": [*self.data["history"], step]}
+            write_json(self.folder / _STATE, data)
         return Entry(self.folder, data)
 
 
@@ -116,8 +120,9 @@ def receive(folder: Path, results: Path, *, supersedes: bool = False) -> Entry:
     if not supersedes:
         _refuse_takeover(manifest, results)
     check_size(folder)
-    for cut in path.parent.glob(f".{path.name}.*"):  # of an attempt that was killed
-        shutil.rmtree(cut, ignore_errors=True)
+    for cut in path.parent.glob(f".{path.name}.????????.tmp"):
+        if time.time() - cut.stat().st_mtime > _LONG_AGO:  # of an attempt that was killed
+            shutil.rmtree(cut, ignore_errors=True)
     with atomic_folder(path) as temporary:
         copy_files(folder, temporary / "files")
         write_json(temporary / _STATE, _first(manifest, folder))
@@ -125,18 +130,17 @@ def receive(folder: Path, results: Path, *, supersedes: bool = False) -> Entry:
 
 
 def refuse_takeover(entry: Entry, results: Path) -> None:
-    """Makes sure that what is not listed takes no place that is not its own.
+    """Makes sure that a submission takes no place that is not its own.
 
     Raises:
-        UserError: if one of the same name is listed that is by other authors, or newer.
+        UserError: if another of the same name is listed that is by other authors, or newer.
     """
-    if not entry.shown:
-        _refuse_takeover(read_manifest(entry.files), results)
+    _refuse_takeover(read_manifest(entry.files), results)
 
 
 def _refuse_takeover(manifest: Manifest, results: Path) -> None:
     for entry in entries(results):
-        if entry.data["name"] != manifest.name or not entry.shown:
+        if entry.data["name"] != manifest.name or entry.data["version"] == manifest.version or not entry.shown:
             continue
         if sorted(read_manifest(entry.files).authors) != sorted(manifest.authors):
             raise UserError(f"{entry.provider} is listed by other authors; choose another name, or say --supersedes")
@@ -185,10 +189,11 @@ def find(results: Path, name: str) -> Sequence[Entry]:
     return found
 
 
-def supersede(entry: Entry, results: Path) -> None:
-    """Takes older listed versions of the same submission off the board."""
+def supersede(entry: Entry, results: Path, *, newer: bool = False) -> None:
+    """Takes older listed versions of the same submission off the board; newer ones as well if it is told to."""
+    mine = _order(entry.data["version"])
     for other in find(results, entry.data["name"]):
-        if other.folder != entry.folder and other.shown:
+        if other.folder != entry.folder and other.shown and (newer or _order(other.data["version"]) < mine):
             other.moved(SUPERSEDED, f"by version {entry.data['version']}")
 
 
@@ -204,15 +209,24 @@ def off_the_board(results: Path) -> dict[str, str]:
 
 
 def on_the_board(results: Path) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether the data of a record are shown: of a submission that is listed, at the level at which it was last evaluated."""
-    off = off_the_board(results)
-    levels = {entry.data["identity"]: entry.data.get("isolation", "") for entry in entries(results)}
+    """Whether the data of a record are shown: of a submission that is listed, as it was last evaluated.
+
+    Records of its code count at the level of that evaluation, with the secret that is there now; and while it is evaluated anew,
+    those that it was listed with: what is half done would be missing to others, or tell less than the whole.
+    """
+    off, known = off_the_board(results), {entry.data["identity"]: entry for entry in entries(results)}
+    secret = digest(found) if (found := _secret(results)) else ""
 
     def shown(data: Mapping[str, Any]) -> bool:
         for side in ("anonymizer", "attacker"):
             stated = data[side]["parameters"]
             which, level = stated.get("submission", ""), stated.get("isolation")  # none without code
-            if which in off or (level and which in levels and levels[which] != level):
+            entry = known.get(which)
+            if which in off:
+                return False
+            if entry and level and (level, stated.get("secret")) != (entry.data.get("isolation", ""), secret):
+                return False
+            if entry and entry.state == EVALUATING and data["key"] not in entry.data.get("records", ()):
                 return False
         return True
 
@@ -226,14 +240,22 @@ def submitted_as(described: Mapping[str, Any]) -> str:
 
 def secret_of(results: Path) -> str:
     """The secret of a results folder, drawn when it is first needed; readable by its owner alone."""
-    path = results / "submissions" / ".secret"
+    if found := _secret(results):
+        return found
+    path = results / _SECRET
     path.parent.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        drawn = tempfile.NamedTemporaryFile("w", dir=path.parent, prefix=".secret.", delete=False)  # noqa: SIM115 - linked below
-        with drawn:
-            drawn.write(secrets.token_hex(16))
-        try:
-            os.link(drawn.name, path)  # whoever comes second takes that of the first
-        finally:
-            os.unlink(drawn.name)
-    return path.read_text(encoding="utf-8")
+    with FileLock(path.with_name(".lock")):
+        if not _secret(results):
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w", encoding="utf-8") as file:
+                file.write(secrets.token_hex(16))
+                file.flush()
+                os.fsync(file.fileno())
+        return _secret(results)
+
+
+def _secret(results: Path) -> str:
+    """The secret, if there is one; "" otherwise."""
+    try:
+        return (results / _SECRET).read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""

@@ -1,14 +1,24 @@
 """Submissions: what was received, and what becomes of it."""
 
+import os
 import re
 import shutil
 
 import pytest
 
-from bench.files import UserError, write_json
+from bench.files import UserError, digest, write_json
 from bench.submission.evaluate import withdraw
 from bench.submission.manifest import seal
-from bench.submission.states import entries, find, off_the_board, receive, secret_of, supersede
+from bench.submission.states import (
+    entries,
+    find,
+    off_the_board,
+    on_the_board,
+    receive,
+    refuse_takeover,
+    secret_of,
+    supersede,
+)
 from tests.bench.hostile import write_method
 
 
@@ -92,6 +102,46 @@ def test_the_listed_version_is_withdrawn_and_ten_comes_after_nine(tmp_path):
     assert [e.state for e in entries(results)] == ["superseded", "withdrawn"]
 
 
+def test_a_newer_version_takes_the_place_of_one_that_is_evaluated_anew(tmp_path):
+    """The old one's run, when it ends, finds that out; and puts nothing newer off the board."""
+    results = tmp_path / "results"
+    old = listed(tmp_path / "1", results, "1").moved("evaluating")
+    new = listed(tmp_path / "2", results, "2")
+    supersede(new, results)
+    assert [e.state for e in entries(results)] == ["superseded", "listed"]
+    with pytest.raises(UserError, match="became superseded meanwhile"):
+        old.moved("listed")
+    with pytest.raises(UserError, match="newer than 1"):
+        refuse_takeover(entries(results)[0], results)
+    back = entries(results)[0]
+    for state in ("checked", "evaluating", "listed"):
+        back = back.moved(state)
+    supersede(back, results)
+    assert [e.state for e in entries(results)] == ["listed", "listed"]
+    supersede(back, results, newer=True)
+    assert [e.state for e in entries(results)] == ["listed", "superseded"]
+
+
+def record(entry, key, secret, level="namespace"):
+    """Data of a record of a submitted attacker, as far as the board looks at them."""
+    stated = {"submission": entry.data["identity"], "isolation": level, "secret": secret}
+    return {"key": key, "anonymizer": {"parameters": {"std": 0.1}}, "attacker": {"parameters": stated}}
+
+
+def test_what_is_half_done_or_was_done_with_another_secret_does_not_count(tmp_path):
+    results = tmp_path / "results"
+    entry = listed(tmp_path / "m", results).moved("evaluating").moved("listed", isolation="namespace", records=["a"])
+    secret = digest(secret_of(results))
+    shown = on_the_board(results)
+    assert [shown(record(entry, key, secret)) for key in ("a", "b")] == [True, True]
+    assert not shown(record(entry, "a", None))  # of a version of this package that had none
+    assert not shown(record(entry, "a", "that of another folder"))
+    assert not shown(record(entry, "a", secret, "process"))
+    entry.moved("evaluating")
+    shown = on_the_board(results)
+    assert [shown(record(entry, key, secret)) for key in ("a", "b")] == [True, False]
+
+
 @pytest.mark.parametrize(("version", "authors", "told"), [("2", "B", "listed by other authors"), ("1", "A", "newer than 1")])
 def test_what_was_received_before_takes_no_place_that_is_not_its_own_either(tmp_path, version, authors, told):
     """Received while nobody was listed, rejected, and evaluated again after somebody was."""
@@ -117,21 +167,27 @@ def test_a_superseded_version_may_come_back(tmp_path):
 def test_what_a_killed_process_leaves_behind_is_no_entry(tmp_path):
     results = tmp_path / "results"
     entry = receive(write_method(tmp_path / "m", "pass"), results)
-    ghost = entry.folder.with_name(".1.x1y2.tmp")
-    shutil.copytree(entry.folder, ghost)
+    ghost, young, other = (entry.folder.with_name(f".{name}.tmp") for name in ("1.x1y2z3w4", "1.y1y2z3w4", "1.1.x1y2z3w4"))
+    for place in (ghost, young, other):
+        shutil.copytree(entry.folder, place)
+    for place in (ghost, other):
+        os.utime(place, (0, 0))
     shutil.rmtree(entry.folder)
     assert entries(results) == []
     receive(tmp_path / "m", results)
     assert [e.folder for e in entries(results)] == [entry.folder]
-    assert not ghost.exists()
+    # What another process is receiving at this moment is left alone, and so is another version.
+    assert [place.exists() for place in (ghost, young, other)] == [False, True, True]
 
 
 def test_a_results_folder_has_one_secret_that_others_cannot_read(tmp_path):
     secret = secret_of(tmp_path)
     assert secret == secret_of(tmp_path) != secret_of(tmp_path / "other")
     assert len(secret) == 32
-    (path,) = (tmp_path / "submissions").iterdir()
+    path = tmp_path / "submissions" / ".secret"
     assert path.stat().st_mode & 0o077 == 0
+    path.write_text("")  # as a loss of power may leave it
+    assert len(secret_of(tmp_path)) == 32
 
 
 def test_a_broken_state_file_is_no_entry(tmp_path):

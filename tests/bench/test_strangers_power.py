@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save_file
 from bench.anonymizer import Anonymizer, anonymize, clip_seed, coordinates_digest
 from bench.data.clips import ClipSet
 from bench.data.prepare import open_or_prepare
-from bench.files import UserError
+from bench.files import UserError, digest
 from bench.grid import failed_controls, trade_off
 from bench.jobs import Job
 from bench.pipeline import Bench
@@ -23,10 +23,10 @@ from bench.records import records
 from bench.registry import ANONYMIZERS, ATTACKERS, DATASETS, Plugin
 from bench.runner import Result
 from bench.specs import parse_spec
-from bench.stages import StageStore
+from bench.stages import FinishedStages, StageStore
 from bench.submission import evaluate as evaluation
 from bench.submission.check import DeclaredParameter, _other_value
-from bench.submission.evaluate import Budget, _finished, _own_failure, _own_releases, _plan, _seeds
+from bench.submission.evaluate import Budget, _own_failure, _own_releases, _plan, _seeds
 from bench.submission.foreign import ForeignAttacker
 from bench.submission.isolation import IsolationError, Limits, refuse_visible
 from bench.submission.manifest import read_manifest, seal
@@ -103,8 +103,7 @@ def test_the_first_seed_of_a_method_is_its_own(tmp_path):
     submission = Submission(folder, read_manifest(folder))
     plan = _plan(submission, submission.spec(), Budget(attackers="bones-lda"), tmp_path / "results")
     assert plan.jobs[0].seed == 0
-    own = _own_releases(plan, submission, _finished(plan, tmp_path / "results"))
-    assert [(spec.plugin.name, seed, draw) for spec, seed, draw in own] == [("my-own", 5, "holder/0")]
+    assert {job.seed for job in plan.jobs if job.anonymizer.plugin.name == "my-own"} == {5}
 
 
 def test_a_submission_has_no_more_seeds_for_what_others_submitted(tmp_path, monkeypatch):
@@ -188,7 +187,10 @@ def test_code_cannot_tell_by_its_seeds_whose_release_it_makes(tmp_path):
 
 
 def test_noise_that_a_submitted_attacker_meets_is_drawn_for_it_alone(tmp_path):
-    """Whoever knows the seeds of a run, and guesses names of clips, could take out what everybody else meets."""
+    """Whoever knows the seeds of a run, and guesses names of clips, could take out what everybody else meets.
+
+    Action classifiers learn from the same release for all.
+    """
     store = open_or_prepare(parse_spec(DATA, DATASETS), tmp_path / "results")
     stages = StageStore(tmp_path / "stages")
     bench = Bench(store, choose_protocol(parse_spec(DATA, DATASETS), None), smoke_preset(), stages, torch.device("cpu"), silent)
@@ -201,6 +203,17 @@ def test_noise_that_a_submitted_attacker_meets_is_drawn_for_it_alone(tmp_path):
         assert bench.own_release(ours).content == bench.own_release(strange).content
         first, second = ([release.content for release in bench.releases(job)] for job in (ours, strange))
         assert (first == second, bool({*first} & {*second})) == (same, same)
+        assert bench.utility_trainings(ours) == bench.utility_trainings(strange)
+    plan = SimpleNamespace(
+        jobs=[Job(parse_spec("gauss", ANONYMIZERS), who, ours.threat, s) for who in (own, theirs) for s in (0, 1)]
+    )
+    mine = SimpleNamespace(manifest=SimpleNamespace(provider="builtin"))
+    finished = Bench(store, bench.protocol, bench.preset, FinishedStages(tmp_path / "stages"), bench.device, silent)
+    found = [(one.seed, one.draw, one.reader) for one, _ in _own_releases(plan, mine, finished)]
+    holder = [(0, f"holder/{draw}") for draw in range(bench.preset.draws)]
+    expected = [(*one, reader) for reader in (None, theirs) for one in holder] + [(0, "attacker/0", None)]  # seed 1 was not run
+    assert sorted(map(str, found)) == sorted(map(str, expected))
+    assert bench.preset.draws > 1
     written = "".join(path.read_text() for path in (tmp_path / "stages").rglob("*.json"))
     assert "holder/0" in written
     assert secret not in written
@@ -215,7 +228,7 @@ def test_records_count_at_the_level_of_the_last_evaluation(tmp_path):
     results = tmp_path / "results"
     entry = receive(write_method(tmp_path / "m", "pass"), results).moved("checked")
     entry = entry.moved("evaluating", isolation="namespace").moved("listed")
-    mine = {"submission": entry.data["identity"]}
+    mine = {"submission": entry.data["identity"], "secret": digest(secret_of(results))}
     builtin = {"parameters": {"std": 0.1}}
 
     def shown(**stated):

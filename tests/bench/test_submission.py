@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from bench.data.prepare import open_or_prepare
-from bench.files import UserError
+from bench.files import UserError, digest
 from bench.grid import Grid
 from bench.plan import choose_protocol
 from bench.protocols import instantiate
@@ -22,7 +22,8 @@ from bench.submission.isolation import probe
 from bench.submission.manifest import seal
 from bench.submission.prepared import read_scores
 from bench.submission.session import close_all
-from bench.submission.states import find, receive
+from bench.submission.source import received
+from bench.submission.states import entries, find, receive, secret_of
 from bench.submission.template import KINDS, new_submission
 from bench.summary import set_aside
 from tests.bench.hostile import write_method
@@ -275,6 +276,12 @@ def test_a_strangers_anonymizer_and_attacker_are_evaluated_in_isolation(tmp_path
     assert "namespace" in states
     audited = run("audit", *_keys(results, "acme-anonymizer", "acme-attacker"), *HERE, results=results)
     assert audited.output.count("equal to the bit") == 1, audited.output
+    secret = secret_of(results)
+    assert all(received(entry, level, results, trust=False).value.secret == secret for entry in entries(results))
+    stated = [record.data[side]["parameters"] for record in records(results / "records") for side in ("anonymizer", "attacker")]
+    assert {of["secret"] for of in stated if "submission" in of} == {digest(secret)}
+    told = [path for path in results.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+    assert told == [results / "submissions" / ".secret"]
     again = run("submit", "evaluate", str(tmp_path / "acme-attacker"), *small, results=results)
     assert "0 of" in again.output
     assert again.exit_code == 0
