@@ -2,14 +2,16 @@
 
     NAME.csv, .txt, .png          its table in the common row format, as `bench table` prints it, and its figure
     NAME-board.csv, .txt, .json   its board, as `bench leaderboard` prints it
-    boards.md                     all boards of the folder in short, those among them that were published before
+    boards.md                     all boards of the folder side by side and in short, those among them that were published before
 
 Other files in the folder are left as they are: data sets may be published one at a time, from different results folders.
 """
 
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -23,9 +25,15 @@ from bench.report.table import print_tables, write_csv
 
 _WIDE = 10_000  # characters: lines are not folded
 _ABOUT = ("dataset", "protocol", "preset", "version")
+_WORST, _TEN, _USE = "worst leakage [95 %]", "of 10 clips [95 %]", "use [95 %]"
 _SHORT = (
-    *("method", "ignorant", "worst leakage [95 %]", "worst attacker", "of 10 clips [95 %]", "use [95 %]", "within"),
+    *("method", "ignorant", _WORST, "worst attacker", _TEN, _USE, "within"),
     *("rank", "privacy rank", "flags"),
+)
+
+_SIDE_BY_SIDE = (
+    "Worst leakage / the same of ten clips of one person / use. Methods whose largest leakage, of the boards that they are on, is "
+    "smallest stand first; intervals, and what such an order is worth, are below."
 )
 
 
@@ -50,13 +58,16 @@ def write_published(boards: Sequence[Board], folder: Path) -> list[Path]:
 
 
 def _overview(folder: Path) -> Path:
-    """Writes what the `-board.csv` of the folder say, a section a board, as a page."""
+    """Writes what the `-board.csv` of the folder say as a page: all of them side by side, then a section a board."""
     lines = ["# Boards", "", "Made by `bench leaderboard --publish`, from the `-board.csv` beside it. " + LEGEND]
+    found = []
     for path in sorted(folder.glob("*-board.csv")):
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
-        if table.empty or not {*_ABOUT, *_SHORT} - {"of 10 clips [95 %]"} <= {*table}:
-            continue  # no board
-        table = table.reindex(columns=[*_ABOUT, *_SHORT], fill_value="-")  # one of before may lack what was added
+        if not table.empty and {*_ABOUT, *_SHORT} - {_TEN} <= {*table}:  # or it is no board
+            found.append(table.reindex(columns=[*_ABOUT, *_SHORT], fill_value="-"))  # one of before may lack what was added
+    if len(found) > 1:
+        lines += ["", "## Side by side", "", _SIDE_BY_SIDE, "", *_side_by_side(found)]
+    for table in found:
         about = table.iloc[0]
         lines += [
             "",
@@ -68,6 +79,26 @@ def _overview(folder: Path) -> Path:
     with atomic_file(folder / "boards.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return folder / "boards.md"
+
+
+def _side_by_side(tables: Sequence[pd.DataFrame]) -> list[str]:
+    """A row a method and a column a board: worst leakage, that of ten clips, use; the method with the smallest largest leakage first."""
+    names = [table["dataset"].iloc[0] for table in tables]
+    names = [
+        name if names.count(name) == 1 else f"{name}, {table['protocol'].iloc[0]}, {table['preset'].iloc[0]}"
+        for name, table in zip(names, tables, strict=True)
+    ]
+    cells: dict[str, dict[str, str]] = {}
+    leaks: dict[str, list[float]] = {}
+    for name, table in zip(names, tables, strict=True):
+        for row in table.to_dict("records"):
+            worst, ten, use = (row[column].partition(" ")[0] for column in (_WORST, _TEN, _USE))
+            cells.setdefault(row["method"], {})[name] = f"{worst} / {ten} / {use}"
+            with suppress(ValueError):  # "-", where nothing is known
+                leaks.setdefault(row["method"], []).append(float(worst))
+    ordered = sorted(cells, key=lambda method: (max(leaks.get(method, [math.inf])), method))
+    lines = [_line(["method", *names]), _line("---" for _ in ["method", *names])]
+    return lines + [_line([method, *(cells[method].get(name, "") for name in names)]) for method in ordered]
 
 
 def _line(cells: Iterable[str]) -> str:

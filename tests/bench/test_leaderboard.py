@@ -371,7 +371,13 @@ def test_all_that_is_published_is_made_by_one_command(measured, tmp_path):
     assert made[f"{name}-board.txt"].decode() == said.stdout
     assert made[f"{name}-board.csv"] == (tmp_path / "b.csv").read_bytes()
     assert made[f"{name}-board.json"] == (tmp_path / "b.json").read_bytes()
-    mine, zoo = made["boards.md"].decode().split("\n## ")[1:]
+    both, mine, zoo = made["boards.md"].decode().split("\n## ")[1:]
+    assert "| method | synthetic:people=4,motions=3,cameras=1 | zoo |" in both
+    assert r"| a\|b\_c\\ |  | 0.5 / - / - |" in both
+    with (tmp_path / "b.csv").open() as file:
+        raw = next(line for line in csv.DictReader(file) if line["method"] == "identity")
+    worst, ten, use = (raw[name].split(" ")[0] for name in ("worst leakage [95 %]", "of 10 clips [95 %]", "use [95 %]"))
+    assert f"| identity | {worst} / {ten} / {use} |  |" in both
     assert mine.startswith("synthetic:people=4,motions=3,cameras=1 (protocol xrep/1, preset quick, version ")
     with (tmp_path / "b.csv").open() as file:
         lines = {f"| {line['method']} | {line['ignorant']} | {line['worst leakage [95 %]']} |" for line in csv.DictReader(file)}
