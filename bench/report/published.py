@@ -32,8 +32,8 @@ _SHORT = (
 )
 
 _SIDE_BY_SIDE = (
-    "Worst leakage / the same of ten clips of one person / use. Methods whose largest leakage, of the boards that they are on, is "
-    "smallest stand first; intervals, and what such an order is worth, are below."
+    "Worst leakage / the same of ten clips of one person / use. Methods whose largest leakage, of the boards that they are on, "
+    "is smallest stand first; intervals, and what such an order is worth, are below."
 )
 
 
@@ -82,7 +82,7 @@ def _overview(folder: Path) -> Path:
 
 
 def _side_by_side(tables: Sequence[pd.DataFrame]) -> list[str]:
-    """A row a method and a column a board: worst leakage, that of ten clips, use; the method with the smallest largest leakage first."""
+    """A row a method and a column a board: worst leakage, that of ten clips, use; methods that leak least at worst first."""
     names = [table["dataset"].iloc[0] for table in tables]
     names = [
         name if names.count(name) == 1 else f"{name}, {table['protocol'].iloc[0]}, {table['preset'].iloc[0]}"
