@@ -53,6 +53,7 @@ FLOORS: Mapping[tuple[str, str, str], Mapping[str, float]] = {
         "flat-svm": 0.90,
         "gait-dyn": 0.87,
         "shiftgcn-reid": 0.89,
+        "stats-rf": 0.90,
     },
     ("msrc-12", "repetition/1", "quick"): {
         "bones-lda": 0.77,
