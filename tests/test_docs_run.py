@@ -73,6 +73,8 @@ STORIES = {
         "bench run --dataset own --anonymizer mean-skeleton --attacker all --threat all --seeds 3 --preset standard": [
             *("--attacker", "bones-lda", *FEW, "--preset", "quick"),
         ],
+        "bench data check own": [],
+        "bench anonymize --dataset own --preset standard --anonymizer mean-skeleton --out released": [],
     },
     "real data": {
         "bench data prepare utd-mhad --source path/to/UTD-MHAD": [],
@@ -114,6 +116,7 @@ NOT_RUN = {
     "ruff check .": CI,
     "ruff format --check .": CI,
     "bench validate --quick": "minutes; tests/bench/test_validation.py runs it",
+    "bench validate --out results/published/validation": "long; tests/bench/test_validation.py runs the quick one",
     "bench ui": "serves until it is stopped",
     "[ -e jobs/0000.json ]": "part of the line for Slurm, which tests/bench/test_plan.py runs",
     "sbatch --array=0-$(($(ls jobs/*.json | wc -l) - 1)) --gpus=1 "

@@ -177,7 +177,10 @@ def stated(results, texts, row):
     data = row.rows[0].first
     data["anonymizer"] = {**data["anonymizer"], "parameters": {"submission": "1234"}}
     history = [{"state": "listed", "date": "2026-01-01", "why": ""}]
-    write_json(files.parent / "state.json", {"name": "acme", "provider": "acme 1.0", "identity": "1234", "history": history})
+    write_json(
+        files.parent / "state.json",
+        {"name": "acme", "version": "1.0", "provider": "acme 1.0", "identity": "1234", "history": history},
+    )
     return results
 
 

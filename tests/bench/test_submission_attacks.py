@@ -230,7 +230,7 @@ def listed(folder: Path, results: Path, version: str, author: str = "Nobody", *,
     entry = receive(folder, results, supersedes=supersedes)
     for state in ("checked", "evaluating", "listed"):
         entry = entry.moved(state)
-    supersede(entry, results)
+    supersede(entry, results, newer=supersedes)
     return entry
 
 
