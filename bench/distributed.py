@@ -183,7 +183,8 @@ def _report(done: int, total: int, text: str = "") -> None:
 
 
 def _end_with_parent() -> None:
-    sys.stdin.read()
+    while os.read(0, 4096):  # not `sys.stdin`, whose lock Python asks for when it ends, and aborts if this thread holds it
+        pass
     os._exit(1)
 
 
