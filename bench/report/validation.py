@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from bench.files import atomic_file, package_version
 from bench.records import git_commit
 from bench.report.pareto import save_figure
-from bench.validation.studies import Study
+from bench.validation.study import Study
 
 _OURS, _OTHER, _THIRD = "#0072B2", "#D55E00", "#009E73"
 

@@ -214,7 +214,7 @@ def on_the_board(results: Path) -> Callable[[Mapping[str, Any]], bool]:
     Records of its code count at the level of that evaluation, with the secret that is there now; and while it is evaluated anew,
     those that it was listed with: what is half done would be missing to others, or tell less than the whole.
     """
-    off, known = off_the_board(results), {entry.data["identity"]: entry for entry in entries(results)}
+    known = {entry.data["identity"]: entry for entry in entries(results)}
     secret = digest(found) if (found := _secret(results)) else ""
 
     def shown(data: Mapping[str, Any]) -> bool:
@@ -222,7 +222,7 @@ def on_the_board(results: Path) -> Callable[[Mapping[str, Any]], bool]:
             stated = data[side]["parameters"]
             which, level = stated.get("submission", ""), stated.get("isolation")  # none without code
             entry = known.get(which)
-            if which in off:
+            if entry and not entry.shown:
                 return False
             if entry and level and (level, stated.get("secret")) != (entry.data.get("isolation", ""), secret):
                 return False

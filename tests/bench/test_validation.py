@@ -10,9 +10,12 @@ from bench import measure
 from bench.cli import main
 from bench.metrics.uncertainty import SHARE, People, estimate
 from bench.report.validation import write_report
+from bench.validation import coverage as intervals
 from bench.validation import studies
+from bench.validation.coverage import coverage
 from bench.validation.instrument import leakage, motionless, synthetic, taught
-from bench.validation.studies import Claim, Crew, Study, channels, coverage, pitfalls, worst_attackers
+from bench.validation.studies import channels, pitfalls, worst_attackers
+from bench.validation.study import Claim, Crew, Study
 
 HERE = Crew(None, lambda done, total: None)
 
@@ -22,9 +25,9 @@ def held(study):
 
 
 def test_intervals_that_take_clips_for_independent_are_found_out(monkeypatch):
-    monkeypatch.setattr(studies, "_CASES", [("identity", (12,), (2, 3)), ("attribute", (10, 10), (4, 3))])
-    monkeypatch.setattr(studies, "_PAIRED", [])
-    monkeypatch.setattr(studies, "_TEN", [])
+    monkeypatch.setattr(intervals, "_CASES", [("identity", (12,), (2, 3)), ("attribute", (10, 10), (4, 3))])
+    monkeypatch.setattr(intervals, "_PAIRED", [])
+    monkeypatch.setattr(intervals, "_TEN", [])
     assert all(held(coverage(150, HERE)))
 
     def too_narrow(self, draws, bounds, trials):
@@ -39,9 +42,9 @@ def test_an_equal_error_rate_resampled_on_its_hull_is_found_out(monkeypatch):
     """Every resample's hull is fitted to its own chance: below 0.5 in all of them, where there is nothing to find."""
     from bench.metrics import verification
 
-    monkeypatch.setattr(studies, "_CASES", [("identity", (12,), (2, 3))])
-    monkeypatch.setattr(studies, "_PAIRED", [(8, 0.0)])
-    monkeypatch.setattr(studies, "_TEN", [])
+    monkeypatch.setattr(intervals, "_CASES", [("identity", (12,), (2, 3))])
+    monkeypatch.setattr(intervals, "_PAIRED", [(8, 0.0)])
+    monkeypatch.setattr(intervals, "_TEN", [])
     assert all(held(coverage(60, HERE)))
     monkeypatch.setattr(verification, "_crossing_rate", verification._equal_error_rate)
     assert held(coverage(60, HERE))[-2:] == [True, False]
@@ -49,9 +52,9 @@ def test_an_equal_error_rate_resampled_on_its_hull_is_found_out(monkeypatch):
 
 def test_ten_clips_of_resampled_people_are_found_out(monkeypatch):
     """Where nearly everybody is found, resamples of those who were tested know nothing of those who are not."""
-    monkeypatch.setattr(studies, "_CASES", [("identity", (12,), (2, 3))])
-    monkeypatch.setattr(studies, "_PAIRED", [])
-    monkeypatch.setattr(studies, "_TEN", [(8, 0.6), (18, 3.0)])
+    monkeypatch.setattr(intervals, "_CASES", [("identity", (12,), (2, 3))])
+    monkeypatch.setattr(intervals, "_PAIRED", [])
+    monkeypatch.setattr(intervals, "_TEN", [(8, 0.6), (18, 3.0)])
     assert all(held(coverage(300, HERE)))
 
     def resampled(shares):
