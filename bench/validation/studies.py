@@ -289,7 +289,7 @@ def all_studies(*, quick: bool, workers: int, step: Callable[[str], AbstractCont
         step: Shows a piece of work to people, and gives a function to be called with (done, total).
     """
     seeds = 2 if quick else 4
-    sizes = {false_alarms: 200 if quick else 500, coverage: 500 if quick else 1000, worst_attackers: 200 if quick else 1000}
+    sizes = {false_alarms: 100 if quick else 500, coverage: 200 if quick else 1000, worst_attackers: 100 if quick else 1000}
     with ExitStack() as stack:
         pool = None
         if workers > 1:
