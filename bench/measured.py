@@ -190,11 +190,7 @@ class Measured:
             "flags": list(self.flags),
             "provider": f"{data['anonymizer']['provider']}; {data['attacker']['provider']}",
             "record": [key for record in self.records for key in record.keys],
-            **{
-                k: value
-                for name, found in (*self.named.items(), *self.use.items())
-                for k, value in spread_columns(name, found).items()
-            },
+            **more,
             **self.spread,
             **self.plain,
             **self.linked,
