@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from functools import cache, cached_property, lru_cache, partial, wraps
+from functools import cached_property, lru_cache, partial, wraps
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,7 @@ class Workshop:
         self.device = device
         self._step = step
         self._source = store
+        self._part: dict[str, Part] = {}
         self._rows = lru_cache(maxsize=2)(partial(load_rows, device=device))
 
     # Data
@@ -106,14 +107,15 @@ class Workshop:
                 found[target] = self.part(target)
         return found
 
-    @cache  # noqa: B019 - a Bench lives as long as its process
     def part(self, target: str) -> Part:
         """The protocol's part for a target.
 
         Raises:
             ProtocolError: if the data cannot support it.
         """
-        return instantiate(self.protocol, target, self._source.labels, self.dataset)
+        if target not in self._part:
+            self._part[target] = instantiate(self.protocol, target, self._source.labels, self.dataset)
+        return self._part[target]
 
     @cached_property
     def clip_names(self) -> np.ndarray:

@@ -1,6 +1,8 @@
 """`bench validate`: its studies find what is wrong with an instrument, and its report says so."""
 
 import csv
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ from bench.report.validation import write_report
 from bench.validation import coverage as intervals
 from bench.validation import studies
 from bench.validation.coverage import coverage
-from bench.validation.instrument import leakage, motionless, synthetic, taught
+from bench.validation.instrument import attack, leakage, motionless, synthetic, taught
 from bench.validation.studies import channels, pitfalls, worst_attackers
 from bench.validation.study import Claim, Crew, Study
 
@@ -101,6 +103,16 @@ def test_people_who_hold_one_posture_keep_their_bones_and_nothing_else():
         np.testing.assert_allclose(before.norm(dim=1), after.norm(dim=1), rtol=1e-5)
         directions = after / after.norm(dim=1, keepdim=True)
         np.testing.assert_allclose(directions, directions[:1].expand_as(directions), atol=1e-5)
+
+
+def test_made_up_people_are_forgotten():
+    """Their clips are mapped files, which keep their place on the disk as long as anybody holds them."""
+    with synthetic(people=4, motions=2, cameras=1) as bench:
+        attack(bench, "bones-lda")
+    held = weakref.ref(bench)
+    del bench
+    gc.collect()
+    assert held() is None
 
 
 def test_an_attacker_that_knows_nothing_of_the_noise_is_no_worse_than_itself(monkeypatch):
