@@ -20,7 +20,8 @@ from tests.tiny import shrink_budget
 
 LAYOUT = get_layout("kinect-v1")
 QUICK = PRESETS["quick"]
-TINY = dataclasses.replace(QUICK.attack, epochs=6, frames=8, batch=8, patience=0, rotate=0.0, width=0.125, warmup=1)
+SHORT = {"epochs": 6, "least_steps": 150, "frames": 8, "batch": 8, "patience": 0, "rotate": 0.0, "warmup": 1}
+TINY = dataclasses.replace(QUICK.attack, width=0.125, **SHORT)
 PRESET = dataclasses.replace(QUICK, attack=TINY)
 PEOPLE, EACH = 3, 24
 
