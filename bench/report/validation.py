@@ -63,10 +63,11 @@ def _code() -> str:
 def _figure(studies: Sequence[Study]) -> Figure:
     figure = Figure(figsize=(17, 8), layout="constrained", dpi=110)
     draw = {"a": _alarms, "b": _coverage, "c": _dials, "d": _channels, "e": _strength, "f": _pitfalls, "g": _worst}
-    places = list(figure.subplots(2, 4).flat)
-    for axes in places[len(studies) :]:
-        axes.set_axis_off()
-    for axes, study in zip(places, studies, strict=False):
+    places = figure.subplot_mosaic("abcd\nebfg")  # (b) has many cases
+    for letter in places.keys() - {study.name[0] for study in studies}:
+        places[letter].set_axis_off()
+    for study in studies:
+        axes = places[study.name[0]]
         draw[study.name[0]](axes, study)
         axes.set_title(f"{study.name}{'' if study.holds else ': DOES NOT HOLD'}", loc="left", fontsize=10)
         axes.grid(alpha=0.25)
@@ -80,7 +81,7 @@ def _alarms(axes: Axes, study: Study) -> None:
     names = [f"{row['attacker']}\n{row['alarm']}" for row in study.rows]
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.axvline(0.05, color=_OTHER, linestyle="--", label="0.05")
-    axes.set(xlabel="share of sets without identity in which a leak is claimed", xlim=(-0.005, None))
+    axes.set(xlabel="share of sets without identity\nin which a leak is claimed", xlim=(-0.005, None))
     axes.legend(fontsize=7)
 
 
@@ -89,10 +90,10 @@ def _coverage(axes: Axes, study: Study) -> None:
     names = [f"{row['kind']} {row['people']} {row['truth']}" for row in rows]
     axes.plot([row["coverage"] for row in rows], range(len(rows)), "o", color=_OURS, label="over people")
     axes.plot([row["naive"] for row in rows], range(len(rows)), "x", color=_OTHER, label="as if clips were\nindependent")
-    axes.set_yticks(range(len(names)), names, fontsize=5.5)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.axvspan(0.93, 0.97, color=_THIRD, alpha=0.2)
-    axes.set(xlabel="share of intervals that hold the truth", xlim=(0.3, 1.0))
-    axes.legend(fontsize=6, loc="center left")
+    axes.set(xlabel="share of intervals that hold the truth", xlim=(0.3, 1.01))
+    axes.legend(fontsize=7, loc="center left")
 
 
 def _curves(axes: Axes, study: Study, by: str, along: str) -> None:
@@ -132,7 +133,7 @@ def _worst(axes: Axes, study: Study) -> None:
     axes.plot([row["own_above"] for row in study.rows], range(len(names)), "x", color=_OTHER, label="the chosen attacker's own")
     axes.set_yticks(range(len(names)), names, fontsize=7)
     axes.axvline(0.025, color=_OTHER, linestyle="--")
-    axes.set(xlabel="share of intervals above the truth (0.025 at most)", xlim=(-0.005, None))
+    axes.set(xlabel="share of intervals above the truth\n(0.025 at most)", xlim=(-0.005, None), ylim=(-0.7, len(names) + 1))
     axes.legend(fontsize=7)
 
 
