@@ -165,6 +165,11 @@ class Anonymizer(Parameters, ABC):
         return Fitted()
 
     @property
+    def title(self) -> str:
+        """What messages to its author call it."""
+        return type(self).__name__
+
+    @property
     def learns_as(self) -> Spec | None:
         """An anonymizer that learns the very same, if there is one: it is fitted once for both."""
         return None
@@ -263,7 +268,7 @@ def released(
         )
         with torch.no_grad():
             out = anonymizer.transform(batch, state)
-        _check_output(type(anonymizer).__name__, batch, out)
+        _check_output(anonymizer, batch, out)
         yield indices, out
 
 
@@ -284,7 +289,7 @@ def refuse_chance(anonymizer: Anonymizer, state: Mapping[str, Tensor], clips: Cl
 
     if not torch.equal(once(), once()):
         raise ValueError(
-            f"{type(anonymizer).__name__} releases the same clips otherwise the second time; draw from batch.generators() or "
+            f"{anonymizer.title} releases the same clips otherwise the second time; draw from batch.generators() or "
             "batch.per_frame() alone, keep nothing between calls, and declare `stochastic = True`"
         )
 
@@ -296,11 +301,11 @@ def coordinates_digest(clips: ClipSet, i: int) -> str:
     return hashlib.sha256(rows.cpu().numpy().tobytes()).hexdigest()
 
 
-def _check_output(name: str, batch: ClipBatch, out: Tensor) -> None:
+def _check_output(anonymizer: Anonymizer, batch: ClipBatch, out: Tensor) -> None:
     if out.shape != batch.clips.shape:
-        raise ValueError(f"{name} returned clips of shape {tuple(out.shape)} for {tuple(batch.clips.shape)}")
+        raise ValueError(f"{anonymizer.title} returned clips of shape {tuple(out.shape)} for {tuple(batch.clips.shape)}")
     bad = int((~torch.isfinite(out)).sum())
     if bad:
-        raise ValueError(f"{name} returned {bad} coordinates that are not finite")
+        raise ValueError(f"{anonymizer.title} returned {bad} coordinates that are not finite")
     if bool((out.ne(0) & ~batch.present).any()):
-        raise ValueError(f"{name} moved bodies that are absent; multiply its output by batch.present")
+        raise ValueError(f"{anonymizer.title} moved bodies that are absent; multiply its output by batch.present")

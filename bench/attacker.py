@@ -20,6 +20,8 @@ from bench.protocols import LINKAGE, Part
 from bench.specs import Parameters
 from bench.training import Progress
 
+_TOLERANCE = 1e-3  # of the sum of float32 probabilities
+
 
 @dataclass(frozen=True)
 class Learner(Parameters, ABC):
@@ -101,7 +103,25 @@ class Attacker(Learner):
 
     @abstractmethod
     def scores(self, clips: ClipSet, indices: np.ndarray, part: Part, preset: Preset, folder: Path) -> np.ndarray:
-        """Class probabilities (n, K) float32 of the clips at `indices`, from the state in `folder`."""
+        """Class probabilities (n, K) float32 of the clips at `indices`, from the state in `folder`: at least 0, 1 together."""
+
+
+def refuse_all_but_probabilities(scores: np.ndarray) -> None:
+    """Makes sure of what bits of information and votes over several clips rest on.
+
+    Args:
+        scores: (n, K), a row a clip.
+
+    Raises:
+        ValueError: if they are not finite, negative, or do not sum to 1.
+    """
+    if not np.isfinite(scores).all():
+        raise ValueError("expected class probabilities, and some are not finite")
+    if len(scores) and scores.min() < 0:
+        raise ValueError(f"expected class probabilities, and the smallest is {scores.min():.4g}")
+    sums = scores.sum(axis=1)
+    if len(scores) and np.abs(sums - 1).max() > _TOLERANCE:
+        raise ValueError(f"expected class probabilities, and those of a clip sum to {sums[np.abs(sums - 1).argmax()]:.4g}")
 
 
 @dataclass(frozen=True)

@@ -266,12 +266,12 @@ def _dates(rows: Iterable[Measured]) -> list[str]:
     return [date for date in found if date]
 
 
-def explain(found: Sequence[Board], older: Sequence[Record], name: str) -> list[str]:
+def explain(found: Sequence[Board], left_out: Sequence[tuple[Record, str]], name: str) -> list[str]:
     """Why a method, or a record, is on the board or not: a sentence a line.
 
     Args:
         found: All boards.
-        older: Records that are left out, for newer code or another method of the same name.
+        left_out: Records that do not count, and why.
         name: A method's spec, as it is written or with its default parameters, or the key of a record.
 
     Raises:
@@ -285,8 +285,8 @@ def explain(found: Sequence[Board], older: Sequence[Record], name: str) -> list[
             counts = "it is in the table, with flags:" if m.flags else "it counts."
             lines.append(f"{board.group}: {names['anonymizer']} x {names['attacker']}, {m.first['threat']}: {counts}")
             lines += [f"  {flag}: {FLAGS[flag]}." for flag in m.flags]
-    left_out = "it is left out, for newer code or another method of the same name."
-    lines += [f"{r.data['key']}: {left_out}" for r in older if asked & {r.data["key"], r.data["names"]["anonymizer"]}]
+    of_name = [(r, why) for r, why in left_out if asked & {r.data["key"], r.data["names"]["anonymizer"]}]
+    lines += [f"{r.data['key']}: it is left out: {why}." for r, why in of_name]
     if not lines:
         attackers = {m.first["names"]["attacker"] for board in found for row in board.rows for m in row.rows}
         if attackers & {name, name_in_tables(name, ATTACKERS)}:

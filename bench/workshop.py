@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from bench import classifiers
 from bench.anonymizer import Examples, anonymize, refuse_chance, release_labels, secretly
+from bench.attacker import refuse_all_but_probabilities
 from bench.data import normalisation
 from bench.data.clips import ClipSet, load_rows
 from bench.data.store import ClipStore, ClipWriter
@@ -340,6 +341,8 @@ class Workshop:
                 scores = attacker.value.scores(clips, indices, part, self.preset, trained.path)
             if scores.shape != shape or not np.isfinite(scores).all():
                 raise ValueError(f"expected finite scores of shape {shape}, got {scores.shape}")
+            if not pairs:
+                refuse_all_but_probabilities(scores)
             np.save(folder / "scores.npy", scores.astype(np.float32))
 
         inputs = {

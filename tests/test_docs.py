@@ -149,7 +149,7 @@ def test_cards_are_up_to_date(tmp_path):
 
 
 def test_every_card_says_what_its_method_does():
-    for plugin in ANONYMIZERS.plugins():
+    for plugin in (plugin for plugin in ANONYMIZERS.plugins() if plugin.provider == "builtin"):
         text = (ROOT / "docs/anonymizers" / f"{plugin.name}.md").read_text(encoding="utf-8")
         body = text.partition("\n\n")[2].partition("## What it declares")[0]
         assert len(body) > 40, plugin.name

@@ -84,14 +84,17 @@ def check(folder: Path, isolation: str | None, trust: bool, results: Path) -> No
     from bench.progress import Display
     from bench.report.submissions import print_report
     from bench.submission.check import check as check_submission
-    from bench.submission.isolation import choose_level
+    from bench.submission.isolation import IsolationError, choose_level
     from bench.submission.manifest import ManifestError, read_manifest
     from bench.submission.session import close_all
 
+    level = None
     try:
         level = choose_level(isolation, trust=trust) if read_manifest(folder).runs_code else None
+    except IsolationError as error:
+        click.echo(f"its code is not run: {error}", err=True)  # what is wrong with its files is told all the same
     except ManifestError:
-        level = None  # the check tells what is wrong with it
+        pass  # the check tells what is wrong with it
     try:
         with Display() as display, at_work(results):
             report = check_submission(folder, level, results.resolve(), display.step)
@@ -156,9 +159,10 @@ def evaluate(
 
 @submit.command()
 @click.argument("name", required=False)
-@click.option("--withdraw", is_flag=True, help="Take the newest version of NAME off the board.")
+@click.option("--withdraw", is_flag=True, help="Take the listed version of NAME off the board.")
+@click.option("--because", default="by its authors", show_default=True, metavar="WHY", help="Why it is withdrawn.")
 @results_option
-def status(name: str | None, withdraw: bool, results: Path) -> None:
+def status(name: str | None, withdraw: bool, because: str, results: Path) -> None:
     """Show what became of each submission, or the whole history of one."""
     from bench.cli.present import wide_console
     from bench.report.submissions import print_states
@@ -168,5 +172,5 @@ def status(name: str | None, withdraw: bool, results: Path) -> None:
     if withdraw:
         if not name:
             raise click.UsageError("name the submission to withdraw")
-        take_off(results, name)
+        take_off(results, name, because)
     print_states(find(results, name) if name else list(entries(results)), wide_console(), whole=name is not None)

@@ -22,6 +22,7 @@ from bench.data.store import ClipWriter
 from bench.protocols import Protocol, Split
 from bench.specs import param
 
+EXAMPLE = "synthetic:people=6,motions=3,cameras=1"  # a few people to try things out on
 _ODD = tuple(range(1, 1000, 2))  # as many women as men, since gender goes F M M F (see `people.gender_of`)
 
 

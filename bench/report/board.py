@@ -15,11 +15,12 @@ from rich.table import Table
 from bench.files import UserError, atomic_file, write_json
 from bench.leaderboard import Board, board_row, boards, explain
 from bench.records import Record, newest, of_interest, records
-from bench.submission.states import Entry, entries, on_the_board
+from bench.submission.states import Entry, entries, hidden_because
 from bench.summary import measure_all
 from bench.verdicts import reproductions
 
 SCHEMA = 2
+_OLDER = "there is newer code, or another method of the same name"
 LEGEND = (
     "Rank: by the mean over the budgets (0.05, 0.10, 0.20, 0.40) of the use left within each; a method is behind another only if "
     "that is sure (95 %, for all methods together). Leakage: of the worst semi-informed attacker, chance 0, all right 1. "
@@ -36,12 +37,12 @@ class Loaded:
 
     Args:
         boards: One for each data set, protocol, preset and code.
-        older: Records that are left out, for newer code or another method of the same name.
+        left_out: Records that do not count, and why.
         entries: Submissions that were received.
     """
 
     boards: tuple[Board, ...]
-    older: tuple[Record, ...]
+    left_out: tuple[tuple[Record, str], ...]
     entries: tuple[Entry, ...]
 
     def explain(self, name: str) -> list[str]:
@@ -53,7 +54,7 @@ class Loaded:
         asked = [entry for entry in self.entries if name in (entry.data["name"], entry.provider)]
         told = [f"{e.provider}: {e.state}{f' ({e.reason})' if e.reason else ''}, {e.data['history'][-1]['date']}." for e in asked]
         try:
-            return told + explain(self.boards, self.older, name)
+            return told + explain(self.boards, self.left_out, name)
         except UserError:
             if not told:
                 raise
@@ -67,15 +68,16 @@ def load_boards(results: Path, dataset: str | None, protocol: str | None, preset
         UserError: if there is none.
     """
     found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
-    shown, received = on_the_board(results), tuple(entries(results))
-    kept = [record for record in found if shown(record.data)]
+    hidden, received = hidden_because(results), tuple(entries(results))
+    left_out = [(record, why) for record in found if (why := hidden(record.data))]
+    kept = [record for record in found if not hidden(record.data)]
     if not kept and not received:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
     newer, _ = newest(kept)
     paths = {record.path for record in newer}
-    older = tuple(record for record in kept if record.path not in paths)
+    left_out += [(record, _OLDER) for record in kept if record.path not in paths]
     measured = measure_all(newer, results)
-    return Loaded(tuple(boards(measured, reproductions(results))), older, received)
+    return Loaded(tuple(boards(measured, reproductions(results))), tuple(left_out), received)
 
 
 def print_boards(found: Sequence[Board], console: Console) -> None:

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from bench.anonymizer import anonymize
 from bench.data.clips import ClipSet
 from bench.data.prepare import open_or_prepare
+from bench.data.synthetic import EXAMPLE
 from bench.files import UserError, read_json
 from bench.jobs import Release
 from bench.leaderboard import Row
@@ -22,7 +23,6 @@ from bench.specs import SpecError, parse_spec
 from bench.stages import FinishedStages, MissingStageError, StageStore
 from bench.submission.states import submitted_as
 
-_EXAMPLE = "synthetic:people=6,motions=3,cameras=1"
 _FRAMES = 64  # most of a page
 
 
@@ -82,7 +82,7 @@ def _made(anonymizer: str, results: Path) -> Motion:
     preset = get_preset("quick")
     if spec.value.budget(preset) or spec.value.uses:
         raise UserError("it takes a training, and was measured on real people only, whose clips may not be copied")
-    data = parse_spec(_EXAMPLE, DATASETS)
+    data = parse_spec(EXAMPLE, DATASETS)
     bench = Bench(
         open_or_prepare(data, results),
         choose_protocol(data, None),

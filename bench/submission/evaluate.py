@@ -451,11 +451,11 @@ def needs_level(folder: Path) -> bool:
     return read_manifest(folder).runs_code
 
 
-def withdraw(results: Path, name: str) -> Entry:
-    """Takes the listed version of a submission off the board, at its authors' wish; the newest if none is listed.
+def withdraw(results: Path, name: str, why: str) -> Entry:
+    """Takes the listed version of a submission off the board; the newest if none is listed.
 
     Raises:
         UserError: if there is none, or it is off already.
     """
     found = find(results, name)
-    return next((entry for entry in reversed(found) if entry.shown), found[-1]).moved(WITHDRAWN, "by its authors")
+    return next((entry for entry in reversed(found) if entry.shown), found[-1]).moved(WITHDRAWN, why)

@@ -55,6 +55,10 @@ class ForeignAnonymizer(Anonymizer):
     def __post_init__(self) -> None:
         """Its parameters were checked by the worker."""
 
+    @property
+    def title(self) -> str:
+        return self.foreign.target
+
     def budget(self, preset: Preset) -> Mapping[str, Any]:
         return {"utility": asdict(preset.utility), "attack": asdict(preset.attack)} if self.learns else {}
 

@@ -202,35 +202,40 @@ def noted_flags(results: Path) -> dict[str, list[str]]:
     return {entry.data["identity"]: entry.data["noted"] for entry in entries(results) if entry.data.get("noted")}
 
 
-def off_the_board(results: Path) -> dict[str, str]:
-    """Submissions whose records are not shown, by what their records call them (`submitted_as`), and why."""
-    hidden = [entry for entry in entries(results) if not entry.shown]
-    return {e.data["identity"]: f"{e.state}: {e.reason}" if e.reason else e.state for e in hidden}
-
-
 def on_the_board(results: Path) -> Callable[[Mapping[str, Any]], bool]:
-    """Whether the data of a record are shown: of a submission that is listed, as it was last evaluated.
+    """Whether the data of a record are shown; why they are not tells `hidden_because`."""
+    hidden = hidden_because(results)
+    return lambda data: not hidden(data)
+
+
+def hidden_because(results: Path) -> Callable[[Mapping[str, Any]], str]:
+    """Why the data of a record are not shown; "" if they are: of a submission that is listed, as it was last evaluated.
 
     Records of its code count at the level of that evaluation, with the secret that is there now; and while it is evaluated anew,
-    those that it was listed with: what is half done would be missing to others, or tell less than the whole.
+    those of evaluations that ended, its own or of what it met: what is half done would be missing to others, or tell less than
+    the whole.
     """
     known = {entry.data["identity"]: entry for entry in entries(results)}
     secret = digest(found) if (found := _secret(results)) else ""
 
-    def shown(data: Mapping[str, Any]) -> bool:
-        for side in ("anonymizer", "attacker"):
-            stated = data[side]["parameters"]
-            which, level = stated.get("submission", ""), stated.get("isolation")  # none without code
-            entry = known.get(which)
-            if entry and not entry.shown:
-                return False
-            if entry and level and (level, stated.get("secret")) != (entry.data.get("isolation", ""), secret):
-                return False
-            if entry and entry.state == EVALUATING and data["key"] not in entry.data.get("records", ()):
-                return False
-        return True
+    def why(data: Mapping[str, Any]) -> str:
+        here = [(of, known[of["submission"]]) for of in _parameters(data) if of.get("submission", "") in known]
+        whole = any(data["key"] in entry.data.get("records", ()) for _, entry in here)
+        for stated, entry in here:
+            level = stated.get("isolation")  # none without code
+            if not entry.shown:
+                return f"{entry.provider} is {entry.state}" + (f" ({entry.reason})" if entry.reason else "")
+            if level and (level, stated.get("secret")) != (entry.data.get("isolation", ""), secret):
+                return f"{entry.provider} was evaluated at another level of isolation, or with another secret, since"
+            if entry.state == EVALUATING and not whole:
+                return f"{entry.provider} is being evaluated"
+        return ""
 
-    return shown
+    return why
+
+
+def _parameters(data: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [data[side]["parameters"] for side in ("anonymizer", "attacker")]
 
 
 def submitted_as(described: Mapping[str, Any]) -> str:

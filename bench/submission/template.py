@@ -4,6 +4,7 @@ from importlib.resources import files
 from pathlib import Path
 from string import Template
 
+from bench.data.synthetic import EXAMPLE
 from bench.files import UserError, atomic_folder
 from bench.occupied import at_work
 from bench.presets import smoke_preset
@@ -14,13 +15,12 @@ from bench.specs import parse_spec
 from bench.submission.manifest import is_name, seal
 
 KINDS = ("anonymizer", "attacker", "weights", "attacker-weights", "data")
-_EXAMPLE = "synthetic:people=6,motions=3,cameras=1"  # a data set that anybody may release
 _GROUPS = {"anonymizer": "anonymizers", "attacker": "attackers"}
 _CODE_STEPS = (
     "pytest                          # its own test (pip install pytest)\n"
     "bench submit seal .             # after every change: lists the files with their sha256\n"
     "bench submit check .            # everything that an evaluator will ask for\n"
-    "pip install . && bench list {group}   # as a plugin of this machine, for your own tables"
+    "pip install . && bench list {group}   # as a plugin of this machine, for your own tables; uninstall it before another check"
 )
 _STEPS = "bench submit seal .\nbench submit check ."
 
@@ -57,7 +57,7 @@ def new_submission(folder: Path, kind: str, results: Path) -> Path:
 
 
 def _wish(results: Path, *, out: Path, kind: str, save_weights: Path | None = None) -> Wish:
-    return Wish(_EXAMPLE, None, "quick", "cpu", "mean-skeleton", None, out, kind, save_weights, 0, results)
+    return Wish(EXAMPLE, None, "quick", "cpu", "mean-skeleton", None, out, kind, save_weights, 0, results)
 
 
 def _train_example(folder: Path, results: Path) -> None:
@@ -65,7 +65,7 @@ def _train_example(folder: Path, results: Path) -> None:
     from bench.submission.networks import export
 
     with Display() as display, at_work(results):
-        bench = open_bench(_EXAMPLE, None, smoke_preset(), "cpu", results, display)
+        bench = open_bench(EXAMPLE, None, smoke_preset(), "cpu", results, display)
         export(bench, parse_spec("sgn-reid", ATTACKERS), 0, folder)
 
 
@@ -89,7 +89,7 @@ class _Writer:
             "module": module,
             "class_name": "".join(piece.capitalize() for piece in name.split("-")),
             "group": group,
-            "dataset": "synthetic" if group else _EXAMPLE,
+            "dataset": "synthetic" if group else EXAMPLE,
             "steps": _CODE_STEPS.format(group=group) if group else _STEPS,
         }
         example = {"anonymizer": "std = 0.1", "attacker": "sharpness = 20.0"}.get(kind, "")

@@ -86,8 +86,9 @@ def transform(folder: Path, level: str, limits: Limits = LIMITS) -> torch.Tensor
         return asked(session)
 
 
-def asked(session: Session) -> torch.Tensor:
-    tensors = {"clips": CLIPS, "lengths": torch.tensor([4, 4]), "seeds": torch.tensor([1, 2])}
+def asked(session: Session, clips: torch.Tensor = CLIPS) -> torch.Tensor:
+    number = len(clips)
+    tensors = {"clips": clips, "lengths": torch.full((number,), 4), "seeds": torch.arange(number)}
     return session.ask("transform", {"layout": "ntu", "frame_rate": 30.0}, tensors)[1]["clips"]
 
 
@@ -222,10 +223,15 @@ def test_with_wider_limits_the_same_memory_and_file_are_granted(tmp_path, namesp
     assert torch.equal(transform(write_method(tmp_path / "b", body("file size")), namespace, wide), CLIPS)
 
 
-def test_a_few_processes_are_granted(tmp_path, namespace):
-    """Positive control of the fork bomb: it is their number that stops it."""
-    few = "for _ in range(3):\n    if os.fork() == 0: os._exit(0)"
-    assert torch.equal(transform(write_method(tmp_path / "m", few), namespace), CLIPS)
+def test_it_is_the_number_of_processes_that_stops_a_fork_bomb(tmp_path, namespace):
+    """Positive control: forty of them where sixteen are allowed, and where a hundred are, with isolation and without."""
+    forty = "for _ in range(40):\n    if os.fork() == 0:\n        time.sleep(5)\n        os._exit(0)"
+    folder = write_method(tmp_path / "m", forty)
+    with pytest.raises(ForeignError):
+        transform(folder, namespace)
+    wide = dataclasses.replace(LIMITS, processes=100, memory_mb=4096.0)
+    for level in (namespace, "process"):
+        assert torch.equal(transform(folder, level, wide), CLIPS)
 
 
 TOMORROW = datetime.date.today().toordinal() + 1
@@ -247,6 +253,15 @@ MISBEHAVES = {
 def test_what_makes_numbers_worthless_is_named(tmp_path, results, namespace, name):
     finding, values = MISBEHAVES[name]
     assert finding in wrong(checked(write_method(tmp_path / "m", body(name, **values)), results))
+
+
+def test_where_nobody_looks_a_clip_tells_of_those_beside_it(tmp_path):
+    """Positive control of batch independence."""
+    folder = write_method(tmp_path / "m", body("batch independence"))
+    with Session(Submission(folder, read_manifest(folder)).foreign("process", LIMITS)) as session:
+        alone, beside = asked(session, CLIPS[:1]), asked(session)[:1]
+    assert not torch.equal(alone, beside)
+    assert torch.allclose(alone, beside, rtol=0.02)
 
 
 @pytest.mark.parametrize("ask", ["time.clock_gettime(0)", "time.mktime(time.strptime(time.ctime()))", "time.time_ns() / 1e9"])

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from tests.bench.test_leaderboard import measured  # noqa: F401 - a fixture
-from tests.tiny import bench
+from tests.tiny import DATA, HERE, bench, shrink_budget
 
 pytestmark = pytest.mark.slow
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chromium-browser")
@@ -84,6 +84,41 @@ def test_the_filter_holds_for_table_and_figure(visit):
     assert "1 of 3" in page.inner_text("#count")
     page.fill("#filter", "nothing like it")
     assert column(page, 2) == []
+
+
+@pytest.fixture(scope="module")
+def more(measured, tmp_path_factory):  # noqa: F811
+    """The same with an attacker of gender, and a second data set."""
+    results = tmp_path_factory.mktemp("more") / "results"
+    shutil.copytree(measured, results)
+    both = ["--no-mlflow", *HERE, "--threat", "semi-informed"]
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_budget(patch)
+        gender = ["--anonymizer", "identity,null,gauss:std=0.1", "--attacker", "bones-lda:target=gender", "--seeds", "2"]
+        assert bench("run", "--dataset", DATA, *gender, *both, results=results).exit_code == 0
+        other = ["--anonymizer", "identity,null", "--attacker", "bones-lda"]
+        assert bench("run", "--dataset", f"{DATA},seed=1", *other, *both, results=results).exit_code == 0
+    folder = results / "site"
+    assert bench("leaderboard", "--html", str(folder), results=results).exit_code == 0
+    return folder / "index.html"
+
+
+def test_data_sets_and_attributes_can_be_chosen(visit, more):
+    page = visit(more)
+    names = page.eval_on_selector_all("#board option", "options => options.map(o => o.textContent)")
+    first, second = sorted(range(2), key=lambda i: "seed=1" in names[i])
+    page.select_option("#board", str(first))
+    assert page.locator("#plot .point").count() == len(column(page, 2)) == 3
+    targets = page.eval_on_selector_all("#target option", "options => options.map(o => o.value)")
+    assert {"gender", "subject"} < set(targets)
+    page.select_option("#target", "gender")
+    assert set(column(page, 5)) == {"bones-lda:target=gender"}
+    assert "does not rank" in page.inner_text("#level")
+    page.select_option("#target", "subject")
+    assert "bones-lda:target=gender" not in column(page, 5)
+    page.select_option("#board", str(second))
+    assert page.locator("#plot .point").count() == len(column(page, 2)) == 2
+    assert "of 2" in page.inner_text("#count")
 
 
 def test_levels_can_be_chosen_and_only_one_ranks(visit):

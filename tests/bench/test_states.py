@@ -10,9 +10,10 @@ from bench.files import UserError, digest, write_json
 from bench.submission.evaluate import withdraw
 from bench.submission.manifest import seal
 from bench.submission.states import (
+    Entry,
     entries,
     find,
-    off_the_board,
+    hidden_because,
     on_the_board,
     receive,
     refuse_takeover,
@@ -50,10 +51,10 @@ def test_states_follow_each_other_as_declared_and_keep_their_history(tmp_path):
         entry.moved("listed")
     for state in ("checked", "evaluating", "listed"):
         entry = entry.moved(state)
-    assert off_the_board(results) == {}
+    assert hidden_because(results)(record(entry, "a", None, level=None)) == ""
     entry = find(results, "hostile")[0].moved("withdrawn", "by its authors")
     assert [step["state"] for step in entry.data["history"]] == ["received", "checked", "evaluating", "listed", "withdrawn"]
-    assert off_the_board(results) == {entry.data["identity"]: "withdrawn: by its authors"}
+    assert hidden_because(results)(record(entry, "a", None, level=None)) == "hostile 1 is withdrawn (by its authors)"
     with pytest.raises(UserError, match="there are hostile"):
         find(results, "other")
 
@@ -75,7 +76,6 @@ def test_what_is_listed_stays_so_while_it_is_evaluated_anew_however_that_ends(tm
     entry = listed(tmp_path / "m", tmp_path / "results").moved("evaluating", noted=["two-faced"])
     (now,) = entries(tmp_path / "results")
     assert (now.state, now.shown) == ("evaluating", True)
-    assert off_the_board(tmp_path / "results") == {}
     entry.moved("rejected", "it is another now")
     assert [e.shown for e in entries(tmp_path / "results")] == [False]
 
@@ -87,7 +87,7 @@ def test_what_was_never_listed_is_not_shown_while_it_is_evaluated(tmp_path):
 
 def test_a_withdrawal_during_an_evaluation_stands(tmp_path):
     entry = listed(tmp_path / "m", tmp_path / "results").moved("evaluating")
-    withdraw(tmp_path / "results", "hostile")
+    withdraw(tmp_path / "results", "hostile", "it is not honest")
     with pytest.raises(UserError, match="became withdrawn meanwhile"):
         entry.moved("listed")
     assert [step["state"] for step in entries(tmp_path / "results")[0].data["history"]][-2:] == ["evaluating", "withdrawn"]
@@ -98,7 +98,7 @@ def test_the_listed_version_is_withdrawn_and_ten_comes_after_nine(tmp_path):
     _, new = (listed(tmp_path / version, results, version) for version in ("1.9", "1.10"))
     supersede(new, results)
     assert [e.data["version"] for e in entries(results)] == ["1.9", "1.10"]
-    assert withdraw(results, "hostile").data["version"] == "1.10"
+    assert withdraw(results, "hostile", "it is not honest").data["version"] == "1.10"
     assert [e.state for e in entries(results)] == ["superseded", "withdrawn"]
 
 
@@ -140,6 +140,20 @@ def test_what_is_half_done_or_was_done_with_another_secret_does_not_count(tmp_pa
     entry.moved("evaluating")
     shown = on_the_board(results)
     assert [shown(record(entry, key, secret)) for key in ("a", "b")] == [True, False]
+
+
+def test_what_an_attacker_that_is_listed_read_counts_while_its_anonymizer_is_evaluated_anew(tmp_path):
+    """It was made by the attacker's evaluation, which has ended: a panel without it would be called incomplete."""
+    results = tmp_path / "results"
+    method = listed(tmp_path / "m", results).moved("evaluating").moved("listed", isolation="namespace", records=["a"])
+    attacker = Entry(results / "submissions" / "reader" / "1", {**method.data, "identity": "reader", "records": ["b"]})
+    attacker.folder.mkdir(parents=True)
+    write_json(attacker.folder / "state.json", attacker.data)
+    data, by = record(method, "b", digest(secret_of(results))), record(attacker, "b", digest(secret_of(results)))
+    data = {**data, "anonymizer": data["attacker"], "attacker": by["attacker"]}
+    method.moved("evaluating")
+    assert hidden_because(results)(data) == ""
+    assert hidden_because(results)({**data, "key": "c"}) == "hostile 1 is being evaluated"
 
 
 @pytest.mark.parametrize(("version", "authors", "told"), [("2", "B", "listed by other authors"), ("1", "A", "newer than 1")])
