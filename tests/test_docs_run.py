@@ -143,6 +143,16 @@ def written() -> list[str]:
     return [line for page in PAGES for line in commands((ROOT / page).read_text(encoding="utf-8"))]
 
 
+def test_the_command_of_every_card_has_a_plan(tmp_path):
+    cards = [path for path in sorted((ROOT / "docs/anonymizers").glob("*.md")) if path.name != "README.md"]
+    for card in cards:
+        (command,) = re.findall(r"`(bench run --anonymizer [^`]+)`", card.read_text(encoding="utf-8"))
+        small = ["--attacker", "bones-lda", "--dry-run", *SMALL, "--results", str(tmp_path)]
+        done = CliRunner().invoke(main, [*shlex.split(command)[1:], *small], catch_exceptions=False)
+        assert done.exit_code == 0, done.output
+        assert "0 of them there" in done.output, command
+
+
 def test_every_command_is_run_or_is_said_not_to_be():
     assert unknown(written()) == []
 
