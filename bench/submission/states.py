@@ -220,14 +220,13 @@ def hidden_because(results: Path) -> Callable[[Mapping[str, Any]], str]:
 
     def why(data: Mapping[str, Any]) -> str:
         here = [(of, known[of["submission"]]) for of in _parameters(data) if of.get("submission", "") in known]
-        whole = any(data["key"] in entry.data.get("records", ()) for _, entry in here)
         for stated, entry in here:
             level = stated.get("isolation")  # none without code
             if not entry.shown:
                 return f"{entry.provider} is {entry.state}" + (f" ({entry.reason})" if entry.reason else "")
             if level and (level, stated.get("secret")) != (entry.data.get("isolation", ""), secret):
                 return f"{entry.provider} was evaluated at another level of isolation, or with another secret, since"
-            if entry.state == EVALUATING and not whole:
+            if entry.state == EVALUATING and not any(data["key"] in of.data.get("records", ()) for _, of in here):
                 return f"{entry.provider} is being evaluated"
         return ""
 

@@ -76,14 +76,14 @@ class Lab:
         parts = {target: whole.restricted(part) for target, whole in self.bench.parts.items() if target != "linkage"}
         return Examples(self.bench.clips(self.bench.raw).subset(part), parts, self.bench.preset, 0)
 
-    def answers(self, attacker: ForeignAttacker) -> np.ndarray:
-        """(m, K) what an attacker that learnt from synthetic clips says of the test clips, then of every second one alone."""
+    def answers(self, attacker: ForeignAttacker, *parts: slice) -> list[np.ndarray]:
+        """(n, K) what an attacker that learnt from synthetic clips says of the test clips, then of parts of them."""
         part = self.bench.part(attacker.target)
         clips, preset = self.bench.clips(self.bench.raw), self.bench.preset
         with TemporaryDirectory(prefix="bench-") as name:
             attacker.fit(clips, part, preset, Path(name), seed=0)
-            asked = (part.test, part.test[::2])
-            return np.concatenate([attacker.scores(clips, of, part, preset, Path(name)) for of in asked])
+            asked = (part.test, *(part.test[few] for few in parts))
+            return [attacker.scores(clips, of, part, preset, Path(name)) for of in asked]
 
 
 def try_anonymizer(submission: Submission, spec: SubmittedSpec, lab: Lab, step: Callable[[str], Any]) -> Iterator[Outcome]:
@@ -120,7 +120,7 @@ def try_attacker(submission: Submission, spec: SubmittedSpec, lab: Lab, step: Ca
     """As `try_anonymizer`. A parameter that changes nothing here may do so elsewhere: of an attacker that is to be known only."""
     attacker = spec.value
     with step("learn from synthetic clips and name others"):
-        first = lab.answers(attacker)
+        first, half = lab.answers(attacker, slice(None, None, 2))
     try:
         refuse_all_but_probabilities(first)
     except ValueError as error:
@@ -130,19 +130,18 @@ def try_attacker(submission: Submission, spec: SubmittedSpec, lab: Lab, step: Ca
     with step("learn again, and name them otherwise"):
         close(attacker.foreign)
         remedy = "draw from generators made of seed only"
-        same = np.array_equal(first, lab.answers(attacker))
+        same = np.array_equal(first, *lab.answers(attacker))
         yield Outcome("determinism", [] if same else [("another process learns something else", remedy)])
         if not same:
             return
-        whole = len(lab.bench.part(attacker.target).test)
-        apart = np.allclose(first[:whole:2], first[whole:], atol=1e-5)
+        apart = np.allclose(first[::2], half, atol=1e-5)
         remedy = "name each clip by itself"
         yield Outcome("batch independence", [] if apart else [("scores depend on the other clips that are asked about", remedy)])
         with _own_session(replace(attacker, foreign=replace(attacker.foreign, clock=_LATER))) as later:
-            same = np.array_equal(first, lab.answers(later))
+            same = np.array_equal(first, *lab.answers(later))
         yield Outcome("clock", [] if same else [("it says other things at another date", "do not look at the clock")])
     with step("change its parameters"):
-        yield from _parameters(submission, spec, lambda method: np.array_equal(first, lab.answers(method)), grave=False)
+        yield from _parameters(submission, spec, lambda method: np.array_equal(first, *lab.answers(method)), grave=False)
 
 
 def release(value: ForeignAnonymizer, state: Mapping[str, Tensor], clips: ClipSet, batch_size: int = 64) -> Tensor:

@@ -24,6 +24,7 @@ NO_PROBABILITIES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BAD)
 def test_what_it_must_not_do_is_named_and_nothing_else(tmp_path, results, namespace, name):  # noqa: F811
     scores = BAD[name].replace("{date}", str(time.time() + 100 * DAY))
@@ -45,6 +46,7 @@ def test_scores_of_another_shape_are_named_with_what_to_return(tmp_path, results
     assert "class probabilities" in finding.remedy
 
 
+@pytest.mark.slow
 def test_parameters_without_effect_and_those_that_cannot_be_tried_are_told(tmp_path, results, namespace):  # noqa: F811
     folder = write_attacker(tmp_path / "m", FIRST.format(column="self.which"))
     source = folder / "src" / "method.py"

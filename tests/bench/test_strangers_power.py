@@ -25,14 +25,14 @@ from bench.runner import Result
 from bench.specs import parse_spec
 from bench.stages import FinishedStages, StageStore
 from bench.submission import evaluate as evaluation
-from bench.submission.check import DeclaredParameter, _other_value
 from bench.submission.evaluate import Budget, _own_failure, _own_releases, _plan, _seeds
 from bench.submission.foreign import ForeignAttacker
 from bench.submission.isolation import IsolationError, Limits, refuse_visible
 from bench.submission.manifest import read_manifest, seal
-from bench.submission.source import Submission, SubmittedSpec
+from bench.submission.source import DeclaredParameter, Submission, SubmittedSpec
 from bench.submission.states import find, on_the_board, receive, secret_of
 from bench.submission.template import new_submission
+from bench.submission.trials import _other_value
 from bench.summary import _epochs, measure_all
 from bench.threat import THREATS
 from tests.bench.hostile import write_method
