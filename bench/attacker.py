@@ -113,7 +113,7 @@ def refuse_all_but_probabilities(scores: np.ndarray) -> None:
         scores: (n, K), a row a clip.
 
     Raises:
-        ValueError: if they are not finite, negative, or do not sum to 1.
+        ValueError: if some are not finite, or negative, or those of a clip do not sum to 1.
     """
     if not np.isfinite(scores).all():
         raise ValueError("expected class probabilities, and some are not finite")

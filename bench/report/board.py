@@ -69,8 +69,12 @@ def load_boards(results: Path, dataset: str | None, protocol: str | None, preset
     """
     found = [record for record in records(results / "records") if of_interest(record, dataset, protocol, preset)]
     hidden, received = hidden_because(results), tuple(entries(results))
-    left_out = [(record, why) for record in found if (why := hidden(record.data))]
-    kept = [record for record in found if not hidden(record.data)]
+    kept, left_out = [], []
+    for record in found:
+        if why := hidden(record.data):
+            left_out.append((record, why))
+        else:
+            kept.append(record)
     if not kept and not received:
         raise UserError(f"no records in {results} fit; `bench run` makes some, and --results names another folder")
     newer, _ = newest(kept)

@@ -128,10 +128,12 @@ def _check_content(submission: Submission, level: str | None, results: Path, rep
     try:
         lab = Lab.open(results, step)
         if isinstance(spec.value, ForeignAnonymizer):
-            for name, problems, grave in try_anonymizer(submission, spec, lab, step):
+            with step("fit to synthetic clips"):
+                state = spec.value.fit(lab.examples()).state
+            for name, problems, grave in try_anonymizer(submission, spec, state, lab, step):
                 report.add(name, problems, grave=grave)
             with step("look for hidden identity"):
-                report.add("hidden identity", _hidden(spec, spec.value.fit(lab.examples()).state, results))
+                report.add("hidden identity", _hidden(spec, state, results))
         elif isinstance(spec.value, ForeignAttacker):
             for name, problems, grave in try_attacker(submission, spec, lab, step):
                 report.add(name, problems, grave=grave)

@@ -18,7 +18,7 @@ from bench.registry import DATASETS
 from bench.report.board import load_boards
 from bench.specs import parse_spec
 from bench.submission.evaluate import Budget, evaluate
-from bench.submission.isolation import probe
+from bench.submission.isolation import IsolationError, probe
 from bench.submission.manifest import seal
 from bench.submission.prepared import read_scores
 from bench.submission.session import close_all
@@ -72,6 +72,21 @@ def test_the_name_of_a_built_in_method_is_taken(tmp_path, results):
     path = folder / "submission.toml"
     path.write_text(path.read_text().replace('"hostile"', '"gauss"'))
     assert wrong(checked(folder, results)) == {"name"}
+
+
+def test_without_isolation_the_check_still_tells_what_is_wrong_with_the_files(tmp_path, results, monkeypatch):
+    def refuse(level, *, trust):
+        raise IsolationError("bubblewrap is not installed")
+
+    monkeypatch.setattr("bench.submission.isolation.choose_level", refuse)
+    folder = write_method(tmp_path / "m", "pass")
+    said = run("submit", "check", str(folder), results=results)
+    assert (said.exit_code, "its code was not run" in said.output) == (1, True)
+    (folder / "src" / "method.py").write_text("changed = True\n")
+    said = run("submit", "check", str(folder), results=results)
+    assert said.exit_code == 1
+    assert "sha256" in said.output
+    assert "bubblewrap is not installed" in said.stderr
 
 
 # Template
